@@ -1,0 +1,1 @@
+"""Starts, hosts and stops services and the servers that they need."""
