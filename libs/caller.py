@@ -14,8 +14,8 @@ from libs.problems import PermissionDenied, Unauthenticated
 class Caller:
     """One caller of one call.
 
-    `businesses` is None for all businesses of the tenant. `masks` are the data categories ("user.contact") whose
-    fields this caller may neither read nor write. `subject` identifies the principal within the token's issuer.
+    `businesses` is None for all businesses of the tenant. `masks` are the data categories ("user.contact")
+    whose fields this caller may neither read nor write. `subject` is the principal within the token's issuer.
     """
 
     tenant_id: UUID | None

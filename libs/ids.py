@@ -12,7 +12,7 @@ _last = 0
 def new_id() -> UUID:
     """A UUIDv7 that sorts after every id that this process made before.
 
-    48 bits of milliseconds, 12 bits of sub-millisecond clock that count on within one instant, 62 random bits.
+    48 bits of milliseconds, 12 bits of finer clock that count on within one instant, 62 random bits.
     """
     global _last
     nanos = time.time_ns()

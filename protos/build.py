@@ -33,7 +33,7 @@ def _with_imports(file: FileDescriptorProto) -> FileDescriptorSet:
 
 
 def _protoc(*arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *arguments], check=True)
+    subprocess.run([sys.executable, "-m", "grpc_tools.protoc", *arguments], check=True)  # noqa: S603
 
 
 def build(out: Path = GEN) -> None:
