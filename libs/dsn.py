@@ -1,18 +1,19 @@
 """Names, passwords and addresses of the database roles of each service."""
 
 import json
-import os
 import secrets
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
+
+from libs.files import replace
 
 Role = Literal["owner", "app", "worker"]
 ROLES: tuple[Role, ...] = ("owner", "app", "worker")
 
 
 def role_name(database: str, service: str, role: Role) -> str:
-    """The role of `service` in `database`: roles belong to the whole server, so the database is in the name."""
+    """The role of `service` in `database`, whose name is in it since roles belong to the whole server."""
     return f"regulars_{database}_{service}_{role}"
 
 
@@ -45,10 +46,7 @@ def ensure_passwords(home: Path, database: str, service: str) -> dict[Role, str]
         for role in ROLES:
             mine.setdefault(role, secrets.token_urlsafe(24))
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = path.with_suffix(f".{os.getpid()}.new")
-        with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
-            json.dump(known, file, indent=1)
-        fresh.rename(path)
+        replace(path, json.dumps(known, indent=1).encode())
     return {role: mine[role] for role in ROLES}
 
 

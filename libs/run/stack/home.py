@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from libs.files import read_or_create, replace
 from libs.run.stack.faults import AlreadyRunning
 
 MAX_LOG_BYTES = 10_000_000
@@ -40,16 +41,12 @@ class Home:
 
     def secret(self, name: str) -> str:
         """A password of this stack, made at its first use."""
-        path = self.secrets / name
-        if not path.exists():
-            self.prepare()
-            write_private(path, secrets.token_urlsafe(24))
-        return path.read_text()
+        return read_or_create(self.secrets / name, lambda: secrets.token_urlsafe(24).encode()).decode()
 
     def remember(self, **facts: Any) -> None:
         """Keeps facts that must stay the same from start to start."""
         self.prepare()
-        write_private(self.root / "state.json", json.dumps({**self.remembered(), **facts}, indent=1))
+        replace(self.root / "state.json", json.dumps({**self.remembered(), **facts}, indent=1).encode())
 
     def remembered(self) -> dict[str, Any]:
         """What `remember` kept."""
@@ -57,7 +54,7 @@ class Home:
 
     def write_run(self, run: dict[str, Any]) -> None:
         """Notes which processes run, for `status`, for `down`, and for the start after a crash."""
-        write_private(self.root / "run.json", json.dumps(run, indent=1))
+        replace(self.root / "run.json", json.dumps(run, indent=1).encode())
 
     def read_run(self) -> dict[str, Any]:
         """What `write_run` noted last; empty after a clean stop."""
@@ -82,7 +79,7 @@ class Home:
         if path.exists() and path.stat().st_size > MAX_LOG_BYTES:
             path.rename(path.with_suffix(".log.1"))
         if not path.exists():
-            write_private(path, "")
+            path.touch(mode=0o600)
         return path
 
     def hold(self) -> IO[str]:
@@ -111,14 +108,6 @@ class Home:
         except AlreadyRunning:
             return True
         return False
-
-
-def write_private(path: Path, text: str) -> None:
-    """Writes a file (0600) as a whole or not at all."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    with os.fdopen(os.open(fresh, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w") as file:
-        file.write(text)
-    fresh.rename(path)
 
 
 def port_is_free(host: str, port: int) -> bool:

@@ -5,9 +5,10 @@ import os
 import nats
 from nats.errors import Error as NatsError
 
+from libs.files import replace
 from libs.run.stack import binaries
 from libs.run.stack.faults import BadConfiguration
-from libs.run.stack.home import Home, write_private
+from libs.run.stack.home import Home
 from libs.run.stack.process import Program
 
 OLDEST = (2, 10)
@@ -21,14 +22,14 @@ def prepare(home: Home) -> tuple[Program, str]:
     directory = home.root.resolve() / "nats"
     directory.mkdir(mode=0o700, exist_ok=True)
     config = directory / "nats.conf"
-    write_private(
+    replace(
         config,
         f"""host: 127.0.0.1
 port: {port}
 server_name: regulars
 authorization {{ token: "{token}" }}
 jetstream {{ store_dir: "{directory}", sync_interval: "10s" }}
-""",
+""".encode(),
     )
     url = f"nats://{token}@127.0.0.1:{port}"
 

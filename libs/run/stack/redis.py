@@ -5,9 +5,10 @@ import os
 import redis.asyncio
 from redis.exceptions import RedisError
 
+from libs.files import replace
 from libs.run.stack import binaries
 from libs.run.stack.faults import BadConfiguration
-from libs.run.stack.home import Home, write_private
+from libs.run.stack.home import Home
 from libs.run.stack.process import Program
 
 
@@ -21,7 +22,7 @@ def prepare(home: Home) -> tuple[Program, str] | None:
     directory = home.root.resolve() / "redis"
     directory.mkdir(mode=0o700, exist_ok=True)
     config = directory / "redis.conf"
-    write_private(
+    replace(
         config,
         f"""bind 127.0.0.1
 port {port}
@@ -32,7 +33,7 @@ appendonly no
 maxmemory 128mb
 maxmemory-policy allkeys-lru
 daemonize no
-""",
+""".encode(),
     )
     url = f"redis://:{password}@127.0.0.1:{port}/0"
 
