@@ -68,13 +68,14 @@ def files() -> tuple[FileDescriptor, ...]:
 @cache
 def methods() -> Mapping[str, Method]:
     """All RPCs by gRPC path."""
-    found = {}
-    for file in files():
-        for service in file.services_by_name.values():
-            for rpc in service.methods:
-                method = _method(rpc)
-                found[method.path] = method
-    return found
+    return {method.path: method for file in files() for method in methods_of(file)}
+
+
+def methods_of(file: FileDescriptor) -> Iterator[Method]:
+    """The RPCs of one file."""
+    for service in file.services_by_name.values():
+        for rpc in service.methods:
+            yield _method(rpc)
 
 
 def _method(rpc: MethodDescriptor) -> Method:
@@ -109,7 +110,8 @@ def event_subject(message: Descriptor) -> str:
     return subject
 
 
-def _messages(file: FileDescriptor) -> Iterator[Descriptor]:
+def messages(file: FileDescriptor) -> Iterator[Descriptor]:
+    """The messages of a file, nested ones too."""
     waiting = list(file.message_types_by_name.values())
     while waiting:
         message = waiting.pop()
@@ -124,7 +126,7 @@ def faults(service_name: str | None = None) -> list[str]:
         owner = file.package.split(".")[-2]
         if owner == "options" or (service_name and owner not in {service_name, "type"}):
             continue
-        for message in _messages(file):
+        for message in messages(file):
             for field in message.fields:
                 if field.type not in {FieldDescriptor.TYPE_STRING, FieldDescriptor.TYPE_BYTES}:
                     continue
