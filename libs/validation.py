@@ -1,0 +1,127 @@
+"""Requests are checked by the rules in their protos, all fields at once, before a handler sees them."""
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from typing import Any
+
+import protovalidate
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import DecodeError, Message
+
+from libs.problems import InvalidArgument, Violation
+
+_MIN_SECONDS, _MAX_SECONDS = -62135596800, 253402300799  # 0001-01-01 and 9999-12-31 in UTC
+_MAX_DURATION = 315576000000
+
+Check = Callable[[Message, str], Iterator[Violation]]
+
+
+def parse(kind: type[Message], raw: bytes) -> Message:
+    """The request in `raw`, checked. Raises InvalidArgument with every violation."""
+    try:
+        request = kind.FromString(raw)
+    except (DecodeError, UnicodeDecodeError):
+        raise InvalidArgument(
+            "The request cannot be decoded: it is damaged or holds text that is not UTF-8."
+        ) from None
+    check(request, zeros=b"\x00" in raw)
+    return request
+
+
+def check(request: Message, *, zeros: bool = True) -> None:
+    """Raises InvalidArgument with every violation. `zeros` False: the caller knows that no text holds NUL."""
+    found = [
+        Violation(_path(violation.proto.field), violation.proto.message, _reason(violation.proto.rule_id))
+        for violation in protovalidate.collect_violations(request)
+    ]
+    for instants in _instants(request.DESCRIPTOR):
+        found.extend(instants(request, ""))
+    if zeros:
+        found.extend(_zeros(request, ""))
+    if found:
+        raise InvalidArgument(violations=found)
+
+
+def warm_up(descriptor: Descriptor, kind: type[Message]) -> None:
+    """Compiles the rules of a message, which takes milliseconds, before the first call needs them."""
+    protovalidate.collect_violations(kind())
+    _instants(descriptor)
+
+
+def _reason(rule: str) -> str:
+    """`string.min_len` as STRING_MIN_LEN."""
+    return rule.upper().replace(".", "_")[:63] or "INVALID"
+
+
+def _path(field: Any) -> str:
+    """The proto path of a violation: `address.street_lines[0]`, `attributes["size"]`."""
+    if field is None:
+        return ""
+    path = ""
+    for element in field.elements:
+        path += f".{element.field_name}" if path else element.field_name
+        if element.subscript is not None:
+            value = element.subscript.value
+            path += f'["{value}"]' if isinstance(value, str) else f"[{value}]"
+    return path
+
+
+def _members(request: Message, path: str) -> Iterator[tuple[FieldDescriptor, Any, str]]:
+    """Every set scalar and message of the request's fields, with its path; of maps the keys too."""
+    for field, value in request.ListFields():
+        place = f"{path}.{field.name}" if path else field.name
+        entry = field.message_type
+        if entry is not None and entry.GetOptions().map_entry:
+            for key, item in value.items():
+                yield entry.fields_by_name["key"], key, place
+                yield entry.fields_by_name["value"], item, f'{place}["{key}"]'
+        elif field.is_repeated:
+            for index, item in enumerate(value):
+                yield field, item, f"{place}[{index}]"
+        else:
+            yield field, value, place
+
+
+def _zeros(request: Message, path: str) -> Iterator[Violation]:
+    """Texts with NUL, which PostgreSQL cannot hold."""
+    for field, value, place in _members(request, path):
+        if isinstance(value, str) and "\x00" in value:
+            yield Violation(place.replace("\x00", ""), "must not hold the character NUL", "STRING_NUL")
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            yield from _zeros(value, place)
+
+
+@cache
+def _instants(descriptor: Descriptor) -> tuple[Check, ...]:
+    """Checks for a message that may hold instants or durations; none for the many that never do."""
+    return (_out_of_range,) if _holds_time(descriptor, set()) else ()
+
+
+def _holds_time(descriptor: Descriptor, seen: set[str]) -> bool:
+    if descriptor.full_name in seen:
+        return False
+    seen.add(descriptor.full_name)
+    kinds = [field.message_type for field in descriptor.fields if field.message_type is not None]
+    return any(kind.full_name in _RANGES or _holds_time(kind, seen) for kind in kinds)
+
+
+_RANGES = {
+    "google.protobuf.Timestamp": (_MIN_SECONDS, _MAX_SECONDS, "must be from year 1 to year 9999"),
+    "google.protobuf.Duration": (-_MAX_DURATION, _MAX_DURATION, "must be within 10,000 years"),
+}
+
+
+def _out_of_range(request: Message, path: str) -> Iterator[Violation]:
+    """Instants and durations that no clock can show: they would fail deep inside a handler."""
+    for field, value, place in _members(request, path):
+        if field.type != FieldDescriptor.TYPE_MESSAGE:
+            continue
+        limits = _RANGES.get(value.DESCRIPTOR.full_name)
+        if limits is None:
+            yield from _out_of_range(value, place)
+            continue
+        low, high, description = limits
+        if not low <= value.seconds <= high or not -999_999_999 <= value.nanos <= 999_999_999:
+            yield Violation(place, description, "TIME_RANGE")
+        elif value.nanos < 0 and low == _MIN_SECONDS:
+            yield Violation(place, "must have nanoseconds from 0 to 999,999,999", "TIME_RANGE")
