@@ -1,0 +1,55 @@
+"""One of many processes does it: a row that is held for some seconds at a time, and stolen when it runs out.
+
+Clocks of the machines must agree within a second or so. A lease makes doubled work rare, not impossible:
+nothing may rest on it for correctness.
+"""
+
+import time
+from datetime import timedelta
+from uuid import UUID
+
+from sqlalchemy import delete
+from sqlalchemy.dialects.postgresql import insert
+
+from libs.db import Database
+from libs.ids import new_id
+from libs.plumbing import leases
+
+
+class Lease:
+    """One name per service ("relay"), at most one holder at a time."""
+
+    def __init__(self, db: Database, name: str, seconds: float = 5.0) -> None:
+        self.name = name
+        self.holder: UUID = new_id()
+        self._db = db
+        self._seconds = seconds
+        self._renewed: float | None = None  # monotonic
+
+    async def held(self) -> bool:
+        """True if we hold it, taking or renewing it where needed (at most every third of its time)."""
+        started = time.monotonic()
+        if self._renewed is not None and started - self._renewed < self._seconds / 3:
+            return True
+        async with self._db.worker() as tx:
+            statement = insert(leases).values(
+                name=self.name, holder=self.holder, held_until=tx.now + timedelta(seconds=self._seconds)
+            )
+            taken = statement.excluded
+            mine = await tx.scalar(
+                statement.on_conflict_do_update(
+                    index_elements=[leases.c.name],
+                    set_={"holder": taken.holder, "held_until": taken.held_until},
+                    where=(leases.c.holder == taken.holder) | (leases.c.held_until < tx.now),
+                ).returning(leases.c.holder)
+            )
+        self._renewed = started if mine is not None else None
+        return mine is not None
+
+    async def release(self) -> None:
+        """Lets another process have it at once."""
+        if self._renewed is None:
+            return
+        self._renewed = None
+        async with self._db.worker() as tx:
+            await tx.execute(delete(leases).where(leases.c.name == self.name, leases.c.holder == self.holder))

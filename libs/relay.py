@@ -1,0 +1,173 @@
+"""Publishes the outbox: one active relay per service, at least once, whatever dies (decision 19)."""
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from nats.aio.client import Client
+from nats.errors import ConnectionReconnectingError, Error, MaxPayloadError
+from nats.js.api import PubAck
+from nats.js.errors import NoStreamResponseError
+from prometheus_client import Counter, Gauge
+from sqlalchemy import ARRAY, Row, Uuid, any_, bindparam, delete, select
+
+from libs import clock, outages, stream
+from libs.db import Database
+from libs.leases import Lease
+from libs.plumbing import outbox
+from libs.problems import Unavailable
+from libs.wakeups import bell, rung_within
+
+log = logging.getLogger(__name__)
+
+PUBLISHED = Counter("regulars_events_published", "Events acknowledged by the stream.", ["service"])
+OLDEST = Gauge("regulars_outbox_oldest_seconds", "Age of the oldest event not yet published.", ["service"])
+
+_READ = (
+    select(
+        outbox.c.tenant_id,
+        outbox.c.id,
+        outbox.c.subject,
+        outbox.c.headers,
+        outbox.c.body,
+        outbox.c.created_at,
+    )
+    .order_by(outbox.c.id)
+    .limit(bindparam("batch"))
+)
+_DELETE = delete(outbox).where(outbox.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+
+STANDBY_SECONDS = 1.0
+ACK_SECONDS = 5.0
+MAX_BACKOFF_SECONDS = 5.0
+
+
+class Relay:
+    """Takes events from the outbox to the stream.
+
+    Each row is published under its id and deleted after the stream's acknowledgement. It reads the oldest
+    rows that are there, never from a cursor: rows do not become visible in the order of their ids. Whatever
+    dies in between, an event is published again; consumers know it by its id. `error` is None while all goes
+    well.
+    """
+
+    def __init__(
+        self,
+        db: Database,
+        nc: Client,
+        service: str,
+        *,
+        prefix: str = "",
+        batch: int = 500,
+        poll_seconds: float = 0.1,
+        lease_seconds: float = 5.0,
+    ) -> None:
+        self.error: str | None = None
+        self._db = db
+        self._nc = nc
+        self._js = nc.jetstream()
+        self._service = service
+        self._prefix = prefix
+        self._batch = batch
+        self._poll_seconds = poll_seconds
+        self._lease = Lease(db, "relay", lease_seconds)
+
+    async def run(self) -> None:
+        """Relays until cancelled."""
+        failures = 0
+        try:
+            with bell(f"outbox.{self._service}").listening() as rung:
+                while True:
+                    rung.clear()
+                    try:
+                        if not await self._lease.held():
+                            self.error = None
+                            await asyncio.sleep(STANDBY_SECONDS)
+                            continue
+                        sent = await self.drain_once()
+                    except Exception as error:  # one of the loops: it outlives every failure
+                        failures += 1
+                        self._report(error, failures)
+                        await asyncio.sleep(outages.delay_seconds(failures, 0.1, MAX_BACKOFF_SECONDS))
+                        continue
+                    failures, self.error = 0, None
+                    if sent < self._batch:
+                        await rung_within(rung, self._poll_seconds)
+        finally:
+            await self._let_go()
+
+    async def drain_once(self) -> int:
+        """Publishes one batch of the oldest events and deletes what was acknowledged; gives how many.
+
+        Raises Unavailable, or NATS's error, if some could not be published: those stay, the others are gone.
+        """
+        async with self._db.worker() as tx:
+            rows = (await tx.execute(_READ, {"batch": self._batch})).all()
+        oldest = (clock.now() - min(row.created_at for row in rows)).total_seconds() if rows else 0
+        OLDEST.labels(self._service).set(oldest)
+        if not rows:
+            return 0
+        if not self._nc.is_connected:
+            raise ConnectionReconnectingError
+        sent, error = await self._publish(rows)
+        if sent:
+            async with self._db.worker() as tx:
+                await tx.execute(_DELETE, {"ids": sent})
+            PUBLISHED.labels(self._service).inc(len(sent))
+        if isinstance(error, NoStreamResponseError):
+            await stream.ensure_stream(self._js, self._prefix)
+        if error is not None:
+            raise error
+        return len(sent)
+
+    async def _publish(self, rows: Sequence[Row[Any]]) -> tuple[list[UUID], Exception | None]:
+        """Publishes all, many in flight; gives the ids that were acknowledged, and the first error if any."""
+        acks: dict[asyncio.Future[PubAck], UUID] = {}
+        error: Exception | None = None
+        try:
+            for row in rows:
+                subject = stream.subject_of(row.subject, row.tenant_id, self._prefix)
+                headers = {**row.headers, "Nats-Msg-Id": str(row.id)}
+                try:
+                    ack = await self._js.publish_async(
+                        subject, row.body, wait_stall=ACK_SECONDS, headers=headers
+                    )
+                except MaxPayloadError as refused:  # this one only
+                    error = error or refused
+                except Error as lost:
+                    error = error or lost
+                    break
+                else:
+                    acks[ack] = row.id
+            if acks:
+                await asyncio.wait(acks, timeout=ACK_SECONDS)
+            sent = []
+            for ack, event_id in acks.items():
+                if not ack.done():
+                    error = error or Unavailable("The stream did not acknowledge in time.")
+                elif (failed := ack.exception()) is None:
+                    sent.append(event_id)
+                elif isinstance(failed, Exception):
+                    error = error or failed
+            return sent, error
+        finally:
+            for ack in acks:
+                if not ack.done():
+                    ack.cancel()
+
+    async def _let_go(self) -> None:
+        try:
+            await asyncio.shield(self._lease.release())
+        except Exception as error:  # leaving anyway: the lease runs out by itself
+            log.info("The relay's lease stays until it runs out", extra={"reason": type(error).__name__})
+
+    def _report(self, error: Exception, failures: int) -> None:
+        self.error = type(error).__name__
+        if failures == 1 or not outages.is_passing(error):
+            log.warning(
+                "Events wait in the outbox",
+                extra={"service": self._service, "reason": self.error},
+                exc_info=not outages.is_passing(error),
+            )
