@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -40,12 +41,17 @@ def up(
 
 
 @app.command()
-def down() -> None:
+def down(
+    remove_data: Annotated[bool, typer.Option("--remove-data", help="Also remove all that it kept.")] = False,
+) -> None:
     """Stop the stack that runs in REGULARS_HOME."""
-    from libs.run.stack import status
+    from libs.run.stack import postgres, status
 
     with faults_told():
         stopped = terminal.run(status.down(_home(), say))
+        if remove_data:
+            postgres.discard(_home())
+            shutil.rmtree(_home().root, ignore_errors=True)
     say("Stopped." if stopped else f"No stack runs in {_home().root}.")
 
 
@@ -168,7 +174,7 @@ def _up_detached() -> None:
     with log.open("ab") as file, log.open("rb") as seen:
         seen.seek(0, os.SEEK_END)
         child = subprocess.Popen(
-            [sys.executable, "-m", "libs.run.cli", "up"],
+            [sys.executable, "-P", "-m", "libs.run.cli", "up"],
             env=_with_path(config.process_environment()),
             stdin=subprocess.DEVNULL,
             stdout=file,

@@ -59,7 +59,7 @@ def programs(
         return Program(
             name=name,
             kind="service",
-            argv=(sys.executable, "-m", f"services.{name}"),
+            argv=(sys.executable, "-P", "-m", f"services.{name}"),
             env=env,
             cwd=Path.cwd(),
             log=home.log_file(name),
