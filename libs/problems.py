@@ -141,3 +141,19 @@ class TooManyRequests(Problem):
     code = Code.RESOURCE_EXHAUSTED
     reason = "RATE_LIMITED"
     message = "Too many requests."
+
+
+class Faults:
+    """Collects violations, so that a request hears of all its wrong fields at once."""
+
+    def __init__(self) -> None:
+        self.found: list[Violation] = []
+
+    def add(self, field: str, description: str, reason: str = "INVALID") -> None:
+        """Notes that `field` is wrong."""
+        self.found.append(Violation(field, description, reason))
+
+    def refuse(self) -> None:
+        """Raises InvalidArgument if anything was wrong."""
+        if self.found:
+            raise InvalidArgument(violations=self.found)

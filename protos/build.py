@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from importlib import resources
 from pathlib import Path
 
@@ -38,9 +39,15 @@ def _protoc(*arguments: str) -> None:
 
 def build(out: Path = GEN) -> None:
     """Writes the generated tree to `out`, replacing what is there."""
-    fresh = out.with_name(out.name + ".new")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    fresh = Path(tempfile.mkdtemp(prefix=out.name + ".", dir=out.parent))
+    try:
+        _generate(fresh)
+        _replace(out, fresh)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _generate(fresh: Path) -> None:
     validate = fresh / "validate.binpb"
     validate.write_bytes(_with_imports(_protovalidate_descriptor()).SerializeToString())
     files = sorted(str(p.relative_to(PROTOS)) for p in PROTOS.glob("regulars/**/*.proto"))
@@ -65,10 +72,13 @@ def build(out: Path = GEN) -> None:
     validate.unlink()
     for package in {p.parent for p in fresh.rglob("*.py")}:
         (package / "py.typed").touch()
-    old = out.with_name(out.name + ".old")
-    shutil.rmtree(old, ignore_errors=True)
+
+
+def _replace(out: Path, fresh: Path) -> None:
+    fresh.chmod(0o755)
+    old = Path(tempfile.mkdtemp(prefix=out.name + ".", dir=out.parent))
     if out.exists():
-        out.rename(old)
+        out.rename(old / "gen")
     fresh.rename(out)
     shutil.rmtree(old, ignore_errors=True)
 

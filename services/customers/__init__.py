@@ -1,0 +1,1 @@
+"""Customers: businesses, profiles, addresses and notes; the only home of contact data."""

@@ -1,0 +1,1 @@
+"""Brands and shops of a tenant, and the attributes that they declare."""

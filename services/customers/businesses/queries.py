@@ -1,0 +1,100 @@
+"""Reads about businesses and their attributes; the one place that says which business a request means."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, Select, func, select
+
+from libs.db import Tx
+from libs.problems import InvalidArgument
+from services.customers.businesses.rules import AttributeDefinition
+from services.customers.problems import AttributeNotFound, BusinessArchived, BusinessNotFound
+from services.customers.tables import attribute_definitions, businesses
+
+
+async def named(tx: Tx, requested: str) -> UUID:
+    """The business that a request means: the one it names, else the caller's only one.
+
+    Raises BusinessNotFound for one that is not the caller's, InvalidArgument if there is not exactly one.
+    """
+    mine = tx.caller.businesses
+    if requested:
+        business_id = UUID(requested)
+        if not tx.caller.sees(business_id):
+            raise BusinessNotFound
+        return business_id
+    if mine is None:
+        live = _mine(tx).with_only_columns(businesses.c.business_id).where(businesses.c.archived_at.is_(None))
+        found = (await tx.execute(live.limit(2))).scalars().all()
+    else:
+        found = list(mine)
+    if len(found) != 1:
+        raise InvalidArgument.of(
+            "business_id", "name the business: the caller has several or none", "REQUIRED"
+        )
+    return UUID(str(found[0]))
+
+
+async def business(tx: Tx, business_id: UUID, *, lock: bool = False) -> Row[Any]:
+    """The row of one of the caller's businesses. Raises BusinessNotFound."""
+    wanted = _mine(tx).where(businesses.c.business_id == business_id)
+    found = (await tx.execute(wanted.with_for_update() if lock else wanted)).first()
+    if found is None or not tx.caller.sees(business_id):
+        raise BusinessNotFound
+    return found
+
+
+async def live(tx: Tx, requested: str) -> Row[Any]:
+    """The business that a write means. Raises as `named`, and BusinessArchived."""
+    found = await business(tx, await named(tx, requested))
+    if found.archived_at:
+        raise BusinessArchived
+    return found
+
+
+async def page(tx: Tx, size: int, before: UUID | None) -> list[Row[Any]]:
+    """Up to `size` of the caller's businesses, newest first, those older than `before`."""
+    wanted = _mine(tx).order_by(businesses.c.business_id.desc()).limit(size)
+    if tx.caller.businesses is not None:
+        wanted = wanted.where(businesses.c.business_id.in_(tx.caller.businesses))
+    if before:
+        wanted = wanted.where(businesses.c.business_id < before)
+    return list((await tx.execute(wanted)).all())
+
+
+async def attributes(tx: Tx, business_id: UUID) -> list[Row[Any]]:
+    """The attribute definitions of a business by name."""
+    mine = attribute_definitions.c
+    wanted = select(attribute_definitions).where(
+        mine.tenant_id == tx.tenant_id, mine.business_id == business_id
+    )
+    return list((await tx.execute(wanted.order_by(mine.name))).all())
+
+
+async def attribute(tx: Tx, business_id: UUID, name: str) -> Row[Any]:
+    """One attribute definition. Raises AttributeNotFound."""
+    for row in await attributes(tx, business_id):
+        if row.name == name:
+            return row
+    raise AttributeNotFound
+
+
+async def definitions(tx: Tx, business_id: UUID) -> dict[str, AttributeDefinition]:
+    """The attribute definitions of a business by name, as the rules know them."""
+    return {
+        row.name: AttributeDefinition(
+            row.name, row.type, tuple(row.choices), row.not_personal, row.archived_at is not None
+        )
+        for row in await attributes(tx, business_id)
+    }
+
+
+async def count_attributes(tx: Tx, business_id: UUID) -> int:
+    """How many attributes a business declared."""
+    mine = attribute_definitions.c
+    wanted = select(func.count()).where(mine.tenant_id == tx.tenant_id, mine.business_id == business_id)
+    return int(await tx.scalar(wanted))
+
+
+def _mine(tx: Tx) -> Select[Any]:
+    return select(businesses).where(businesses.c.tenant_id == tx.tenant_id)

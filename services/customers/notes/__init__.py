@@ -1,0 +1,1 @@
+"""Notes of a business on a customer."""

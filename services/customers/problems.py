@@ -1,0 +1,140 @@
+"""The refusals of the customers service, and which constraint means which."""
+
+from collections.abc import Callable, Mapping
+
+from libs.problems import Code, NotFound, Problem
+
+
+class TenantNotFound(NotFound):
+    """There is no such tenant."""
+
+    reason = "TENANT_NOT_FOUND"
+    message = "There is no such tenant."
+
+
+class BusinessNotFound(NotFound):
+    """The tenant has no such business, or it is none of the caller's."""
+
+    reason = "BUSINESS_NOT_FOUND"
+    message = "There is no such business."
+
+
+class CustomerNotFound(NotFound):
+    """There is no such customer, or none that this caller may see."""
+
+    reason = "CUSTOMER_NOT_FOUND"
+    message = "There is no such customer."
+
+
+class AddressNotFound(NotFound):
+    """The customer has no such address."""
+
+    reason = "ADDRESS_NOT_FOUND"
+    message = "There is no such address."
+
+
+class NoteNotFound(NotFound):
+    """The customer has no such note, or it is another business's."""
+
+    reason = "NOTE_NOT_FOUND"
+    message = "There is no such note."
+
+
+class AttributeNotFound(NotFound):
+    """The business declared no such attribute."""
+
+    reason = "ATTRIBUTE_NOT_FOUND"
+    message = "There is no such attribute."
+
+
+class BusinessArchived(Problem):
+    """An archived business can be read only."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "BUSINESS_ARCHIVED"
+    message = "The business is archived."
+
+
+class AttributeExists(Problem):
+    """The business declared an attribute of this name before."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "ATTRIBUTE_EXISTS"
+    message = "The business has an attribute of this name."
+
+
+class TooManyAttributes(Problem):
+    """The business declared as many attributes as it may."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "TOO_MANY_ATTRIBUTES"
+    message = "The business has as many attributes as it may."
+
+
+class EmailTaken(Problem):
+    """Another live customer of the tenant has this e-mail."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "EMAIL_TAKEN"
+    message = "Another customer has this e-mail."
+
+
+class PhoneTaken(Problem):
+    """Another live customer of the tenant has this phone."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "PHONE_TAKEN"
+    message = "Another customer has this phone."
+
+
+class ExternalIdTaken(Problem):
+    """Another live customer of the business has this id in the same source."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "EXTERNAL_ID_TAKEN"
+    message = "Another customer has this external id in this source."
+
+
+class CustomerDeleted(Problem):
+    """A deleted customer cannot be changed until it is restored."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "CUSTOMER_DELETED"
+    message = "The customer is deleted; restore it first."
+
+
+class ErasureBegun(Problem):
+    """The customer's data is being destroyed; there is no way back."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "ERASURE_BEGUN"
+    message = "The erasure of this customer has begun."
+
+
+class LastMembership(Problem):
+    """A customer belongs to at least one business."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "LAST_MEMBERSHIP"
+    message = "This is the customer's last business; delete the customer instead."
+
+
+class DefaultAddressNeeded(Problem):
+    """A customer with addresses has one default address."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "DEFAULT_ADDRESS_NEEDED"
+    message = "Make another address the default instead."
+
+
+class TooManyAddresses(Problem):
+    """A customer has at most 50 addresses."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "TOO_MANY_ADDRESSES"
+    message = "The customer has as many addresses as they may."
+
+
+PROBLEMS: Mapping[str, Callable[[], Problem]] = {
+    "attribute_definitions_pkey": AttributeExists,
+}

@@ -1,0 +1,1 @@
+"""Customers: who they are, and how each business sees them."""

@@ -1,0 +1,297 @@
+"""Customer messages to values and back; everything that is wrong with a message is found in one pass."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import date
+
+from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
+from google.protobuf.struct_pb2 import Struct, Value
+
+from libs.problems import Faults
+from regulars.customers.v1 import customers_pb2 as pb
+from services.customers import rules as values
+from services.customers.businesses.rules import AttributeDefinition, attribute_value
+from services.customers.profiles import rules
+from services.customers.profiles.queries import View
+from services.customers.profiles.rules import Profile, Source, Standing
+from services.customers.rules import Wrong
+
+_TEXTS = ("first_name", "last_name", "full_name", "gender", "company")
+_PERSON = (*_TEXTS, "email", "phone", "born_on", "language", "time_zone", "handles", "preferred_categories")
+_STANDING = ("status", "type", "tags", "attributes", "sources")
+_FLAGS = ("email_verified", "phone_verified")
+WRITABLE = frozenset((*_PERSON, *_STANDING, *_FLAGS))
+_HANDLES = frozenset(pb.Handles.DESCRIPTOR.fields_by_name)
+_ALL_FIELDS = frozenset(pb.Customer.DESCRIPTOR.fields_by_name)
+# Fields that need the sealed profile or standing to be opened.
+_SEALED = frozenset((*_PERSON, "phone_last_digits", "attributes", "sources"))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A customer as a request wants it: the whole person and standing after the change."""
+
+    profile: Profile
+    standing: Standing
+    email_verified: bool
+    phone_verified: bool
+    paths: frozenset[str]
+
+
+EMPTY = Written(
+    Profile(),
+    Standing(status=pb.CUSTOMER_STATUS_ACTIVE, type=pb.CUSTOMER_TYPE_REGISTERED),
+    email_verified=False,
+    phone_verified=False,
+    paths=frozenset(),
+)
+
+
+def present_paths(message: pb.Customer) -> frozenset[str]:
+    """The writable paths that the message holds something for; inside messages, one level down."""
+    paths: set[str] = set()
+    for descriptor, value in message.ListFields():
+        if descriptor.name == "attributes":
+            paths |= {f"attributes.{name}" for name in value.fields} or {"attributes"}
+        elif descriptor.name == "handles":
+            paths |= {f"handles.{inner.name}" for inner, _ in value.ListFields()} or {"handles"}
+        elif descriptor.name in WRITABLE:
+            paths.add(descriptor.name)
+    return frozenset(paths)
+
+
+def mask_paths(message: pb.Customer, mask: FieldMask, faults: Faults) -> frozenset[str]:
+    """The paths that a mask names: the present ones if it is empty, all of them for "*"."""
+    if not mask.paths:
+        return present_paths(message)
+    if list(mask.paths) == ["*"]:
+        return WRITABLE
+    for path in mask.paths:
+        top, _, inner = path.partition(".")
+        if top not in WRITABLE:
+            known = top in _ALL_FIELDS
+            faults.add("update_mask", f"{path} is output only" if known else f"there is no field {path}")
+        elif inner and not (top == "attributes" or (top == "handles" and inner in _HANDLES)):
+            faults.add("update_mask", f"there is no field {path}")
+    return frozenset(path for path in mask.paths if path.partition(".")[0] in WRITABLE)
+
+
+def check_read_mask(mask: FieldMask) -> frozenset[str]:
+    """The fields to answer; empty for all. Raises InvalidArgument for unknown ones."""
+    faults = Faults()
+    for path in mask.paths:
+        if path != "*" and path not in _ALL_FIELDS:
+            faults.add("read_mask", f"there is no field {path}")
+    faults.refuse()
+    return frozenset() if "*" in mask.paths else frozenset(mask.paths)
+
+
+def opens_sealed(fields: frozenset[str]) -> bool:
+    """True if answering these fields takes opening what is sealed."""
+    return not fields or bool(fields & _SEALED)
+
+
+def written(
+    message: pb.Customer,
+    paths: frozenset[str],
+    before: Written,
+    *,
+    country: str,
+    today: date,
+    definitions: Mapping[str, AttributeDefinition],
+    faults: Faults,
+) -> Written:
+    """What `before` becomes when the message's fields at `paths` are written. Notes every wrong field in `faults`."""
+
+    def checked(name: str, rule: Callable[[str], str]) -> str:
+        given = str(getattr(message, name))
+        if not given.strip():
+            return ""
+        try:
+            return rule(given)
+        except Wrong as wrong:
+            faults.add(f"customer.{name}", str(wrong))
+            return ""
+
+    rule_of: dict[str, Callable[[str], str]] = {
+        **dict.fromkeys(_TEXTS, values.clean_text),
+        "email": lambda text: text.strip() if rules.email_key(text) else "",
+        "phone": lambda text: rules.phone_e164(text, country),
+        "born_on": lambda text: rules.birth_date(text, today),
+        "language": values.language_tag,
+        "time_zone": values.time_zone,
+    }
+    person: dict[str, object] = {name: checked(name, rule) for name, rule in rule_of.items() if name in paths}
+    handles = _handles(message, paths, before.profile.handles)
+    if handles is not None:
+        person["handles"] = handles
+    if "preferred_categories" in paths:
+        person["preferred_categories"] = tuple(message.preferred_categories)
+    profile = replace(before.profile, **person)  # type: ignore[arg-type]
+    if profile.full_name == " ".join((profile.first_name, profile.last_name)):
+        profile = replace(profile, full_name="")  # it says nothing of its own
+    return Written(
+        profile,
+        _standing(message, paths, before.standing, definitions, faults),
+        email_verified=_verified(message, paths, "email", before.email_verified, before.profile, profile),
+        phone_verified=_verified(message, paths, "phone", before.phone_verified, before.profile, profile),
+        paths=paths,
+    )
+
+
+def _handles(message: pb.Customer, paths: frozenset[str], before: Mapping[str, str]) -> dict[str, str] | None:
+    inner = {path.partition(".")[2] for path in paths if path.startswith("handles.")}
+    if "handles" not in paths and not inner:
+        return None
+    after = {} if "handles" in paths else dict(before)
+    for name in _HANDLES if "handles" in paths else inner:
+        after[name] = str(getattr(message.handles, name)).strip().removeprefix("@")
+    return {name: value for name, value in after.items() if value}
+
+
+def _verified(
+    message: pb.Customer, paths: frozenset[str], of: str, before: bool, old: Profile, new: Profile
+) -> bool:
+    """The flag that goes with `of`: as set by this call, else cleared when the contact changed."""
+    flag = f"{of}_verified"
+    if flag in paths:
+        return bool(getattr(message, flag)) and bool(getattr(new, of))
+    return before and getattr(old, of) == getattr(new, of)
+
+
+def _standing(
+    message: pb.Customer,
+    paths: frozenset[str],
+    before: Standing,
+    definitions: Mapping[str, AttributeDefinition],
+    faults: Faults,
+) -> Standing:
+    after = before
+    if "status" in paths and message.status:
+        after = replace(after, status=int(message.status))
+    if "type" in paths and message.type:
+        after = replace(after, type=int(message.type))
+    if "tags" in paths:
+        for i, tag in enumerate(message.tags):
+            if not tag.strip():
+                faults.add(f"customer.tags[{i}]", "must not be blank")
+        after = replace(after, tags=rules.with_tags((), message.tags))
+    if "sources" in paths:
+        after = replace(after, sources=_sources(message.sources, before.sources, faults))
+    named = {path.partition(".")[2] for path in paths if path.startswith("attributes.")}
+    if "attributes" in paths or named:
+        values = {} if "attributes" in paths else {**before.attributes, **before.personal}
+        for name in named - set(message.attributes.fields):
+            values.pop(name, None)
+        for name in (
+            message.attributes.fields if "attributes" in paths else named & set(message.attributes.fields)
+        ):
+            values[name] = _attribute(name, message.attributes.fields[name], definitions, values, faults)
+        kept = {name: value for name, value in values.items() if value is not None}
+        clear = {n for n in kept if n in definitions and definitions[n].not_personal}
+        after = replace(
+            after,
+            attributes={n: v for n, v in kept.items() if n in clear},
+            personal={n: v for n, v in kept.items() if n not in clear},
+        )
+    return after
+
+
+def _attribute(
+    name: str,
+    value: Value,
+    definitions: Mapping[str, AttributeDefinition],
+    before: Mapping[str, object],
+    faults: Faults,
+) -> object:
+    """The attribute's value as its definition wants it, or None to remove it."""
+    given = None if value.WhichOneof("kind") == "null_value" else _plain(value)
+    definition = definitions.get(name)
+    if definition is None:
+        faults.add(f"customer.attributes.{name}", "is not declared by the business", "UNKNOWN_ATTRIBUTE")
+        return None
+    if given is None:
+        return None
+    if definition.archived and before.get(name) != given:
+        faults.add(f"customer.attributes.{name}", "is archived and takes no new values", "ATTRIBUTE_ARCHIVED")
+        return None
+    try:
+        return attribute_value(definition, given)
+    except Wrong as wrong:
+        faults.add(f"customer.attributes.{name}", str(wrong))
+        return None
+
+
+def _plain(value: Value) -> object:
+    kind = value.WhichOneof("kind")
+    if kind in {"number_value", "string_value", "bool_value"}:
+        return getattr(value, kind)
+    return MessageToDict(value) if isinstance(value, Message) else None
+
+
+def _sources(given: Iterable[pb.Source], before: Iterable[Source], faults: Faults) -> tuple[Source, ...]:
+    synced = {(source.name, source.external_id): source.synced_at for source in before}
+    found: dict[tuple[str, str], Source] = {}
+    for i, source in enumerate(given):
+        name, external_id = source.name or "manual", source.external_id.strip()
+        if (name, external_id) in found:
+            faults.add(f"customer.sources[{i}]", "names the same source and id as another", "DUPLICATE")
+        found[name, external_id] = Source(name, external_id, synced.get((name, external_id), ""))
+    return tuple(found.values())
+
+
+def customer(view: View, fields: frozenset[str] = frozenset(), asked_for: str = "") -> pb.Customer:
+    """The message of what a query found. `fields` empty: all; `asked_for`: the id that led here by a merge."""
+    profile, standing = view.profile, view.standing
+    message = pb.Customer(
+        id=str(view.customer_id),
+        business_id=str(view.business_id),
+        first_name=profile.first_name or None,
+        last_name=profile.last_name or None,
+        full_name=profile.name or None,
+        email=profile.email or None,
+        email_verified=view.email_verified,
+        phone=profile.phone or None,
+        phone_verified=view.phone_verified,
+        phone_last_digits=profile.phone[-4:],
+        born_on=profile.born_on or None,
+        gender=profile.gender or None,
+        language=profile.language or None,
+        time_zone=profile.time_zone or None,
+        company=profile.company or None,
+        preferred_categories=profile.preferred_categories,
+        status=view.standing.status,  # type: ignore[arg-type]  # the row holds the enum's number
+        type=view.standing.type,  # type: ignore[arg-type]
+        tags=standing.tags,
+        business_ids=sorted(map(str, view.business_ids)),
+        merged_from=asked_for if asked_for and asked_for != str(view.customer_id) else "",
+        etag=etag(view.version),
+        joined_at=view.joined_at,
+        created_at=view.created_at,
+        updated_at=view.updated_at,
+        last_active_at=view.last_active_at,
+        deleted_at=view.deleted_at,
+        erase_due_at=view.erase_due_at,
+    )
+    if profile.handles:
+        message.handles.CopyFrom(pb.Handles(**profile.handles))
+    if standing.attributes or standing.personal:
+        attributes = Struct()
+        attributes.update({**standing.attributes, **standing.personal})
+        message.attributes.CopyFrom(attributes)
+    for source in standing.sources:
+        entry = message.sources.add(name=source.name, external_id=source.external_id)
+        if source.synced_at:
+            entry.synced_at.FromJsonString(source.synced_at)
+    if fields:
+        for descriptor, _ in message.ListFields():
+            if descriptor.name not in fields and descriptor.name != "id":
+                message.ClearField(descriptor.name)
+    return message
+
+
+def etag(version: int) -> str:
+    """The etag of a version."""
+    return str(version)

@@ -1,0 +1,34 @@
+"""RPCs about tenants."""
+
+from dataclasses import replace
+from uuid import UUID
+
+from libs import caller as callers
+from libs.ids import new_id
+from libs.run.service import Context, Runtime
+from regulars.customers.v1 import tenants_pb2 as pb
+from regulars.customers.v1.tenants_pb2_grpc import TenantsServiceServicer
+from services.customers.tenants import actions, queries, wire
+
+
+class TenantsService(TenantsServiceServicer):
+    """See tenants.proto."""
+
+    def __init__(self, rt: Runtime) -> None:
+        self.rt = rt
+
+    async def CreateTenant(self, request: pb.CreateTenantRequest, context: Context) -> pb.Tenant:
+        tenant_id = new_id()
+        with callers.acting_as(replace(callers.current(), tenant_id=tenant_id)):
+            await self.rt.keys.create_tenant(tenant_id)  # before the row: a key without a tenant harms nobody
+            async with self.rt.db.tx() as tx:
+                await actions.create_tenant(tx, request.slug, request.display_name or request.slug)
+                found = await queries.tenant(tx, slug=request.slug)
+        return wire.tenant(found)
+
+    async def GetTenant(self, request: pb.GetTenantRequest, context: Context) -> pb.Tenant:
+        async with self.rt.db.read() as tx:
+            found = await queries.tenant(
+                tx, tenant_id=UUID(request.id) if request.id else None, slug=request.slug
+            )
+        return wire.tenant(found)
