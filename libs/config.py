@@ -85,7 +85,7 @@ class Settings:
     spool: Path = field(default=Path(), metadata={"under_home": "spool"})
 
     # limits
-    rpc_limit: int = within(1, 100_000, 512)  # calls at once in one service; more are refused
+    rpc_limit: int = within(1, 100_000, 4096)  # calls at once in one service; more are refused
     deadline_seconds: float = within(0.2, 300, 10)  # for calls that bring none
     drain_seconds: float = within(0, 300, 10)  # for running calls at a stop
     rate_limit_tenant: int = within(0, 10_000_000, 60_000)  # requests a minute; 0: no limit
