@@ -82,6 +82,12 @@ def _bootstrap(settings: config.Settings, service: str) -> None:
     with psycopg.connect(_in_database(settings.postgres_url, database), autocommit=True) as admin:
         for role in dsn.ROLES:
             _ensure_role(admin, names[role], passwords[role])
+            # Statements name tables without schema, so each role looks in its service's own.
+            admin.execute(
+                sql.SQL("alter role {} in database {} set search_path = {}").format(
+                    sql.Identifier(names[role]), sql.Identifier(database), schema
+                )
+            )
         may = admin.execute("select rolsuper from pg_roles where rolname = current_user").fetchone()
         if may and not may[0]:
             # Since PostgreSQL 16 even its maker acts for a role only after granting it to himself.
