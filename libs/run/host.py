@@ -1,14 +1,7 @@
 """Hosts one or several services in this process: `regulars serve`."""
 
-import asyncio
 import importlib
-import signal
-from collections.abc import Callable, Mapping
-from contextlib import AsyncExitStack
 from typing import Any
-
-from libs import config
-from libs.run.service import running
 
 
 def declaration(name: str) -> Any:

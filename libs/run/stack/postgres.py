@@ -133,6 +133,11 @@ def _place(home: Home) -> Place:
                 f"{inside} belongs to another user: start as that user or as root, or set REGULARS_HOME."
             )
             raise BadConfiguration(message)
+        if not _has_name(os.geteuid()):
+            message = (
+                f"PostgreSQL's initdb wants a user with a name, and {os.geteuid()} is not in /etc/passwd."
+            )
+            raise BadConfiguration(message)
         return Place(inside, programs, None)
     base = elsewhere(home)
     uid = (
