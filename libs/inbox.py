@@ -14,7 +14,6 @@ from sqlalchemy import (
     Uuid,
     any_,
     bindparam,
-    column,
     delete,
     func,
     select,
@@ -36,7 +35,7 @@ PARKED_BELL = "parked"
 FIRST_RETRY = timedelta(seconds=1)
 
 _PARKED_KEY = tuple_(parked.c.tenant_id, parked.c.consumer, parked.c.event_id)
-_ids = func.unnest(bindparam("ids", type_=ARRAY(Uuid))).table_valued(column("event_id", Uuid))
+_ids = func.unnest(bindparam("ids", type_=ARRAY(Uuid))).column_valued("event_id")
 _RECEIVE = (
     insert(inbox)
     .from_select(
@@ -44,7 +43,7 @@ _RECEIVE = (
         select(
             bindparam("tenant_id", type_=Uuid),
             bindparam("consumer", type_=Text),
-            _ids.c.event_id,
+            _ids,
             bindparam("at", type_=DateTime(timezone=True)),
         ),
     )

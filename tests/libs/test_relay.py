@@ -1,0 +1,138 @@
+"""The relay under rivals, death and an absent NATS: nothing is lost, and doubles are known by their id."""
+
+import asyncio
+import signal
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import text
+
+from libs import stream
+from libs.config import Settings
+from libs.ids import new_id
+from libs.leases import Lease
+from libs.run.stack import servers
+from libs.run.stack.home import Home
+from libs.run.stack.process import identity, spawn, stop
+from regulars.customers.v1.events_pb2 import CustomerCreated
+from tests.libs.rooms import Child, Machine, Room, becomes, eventually, opened, running
+
+
+async def relay_process(home: str, postgres_url: str, nats_url: str, name: str, prefix: str) -> None:
+    """Another process of the service, relaying."""
+    machine = Machine(Settings(home=Path(home), postgres_url=postgres_url), nats_url)
+    async with opened(machine, name, prefix, new_id()) as room:
+        await room.relay(lease_seconds=1).run()
+
+
+def relay_child(room: Room) -> Child:
+    """Starts one."""
+    settings = room.machine.settings
+    where = (str(settings.home), settings.postgres_url, room.machine.nats_url, room.name, room.prefix)
+    return Child("tests.libs.test_relay", "relay_process", *where)
+
+
+async def test_two_relays_publish_each_event_once(room: Room) -> None:
+    first, second = room.relay(batch=20), room.relay(batch=20)
+    async with running(first, second):
+        for _ in range(10):
+            await room.tell(30)
+        await becomes(room.waiting, 0)
+    assert await room.stored() == 300
+
+
+async def test_relays_without_a_lease_are_made_good_by_message_ids(room: Room) -> None:
+    await room.tell(200)
+    await asyncio.gather(*(room.relay(lease_seconds=5).drain_once() for _ in range(3)))
+    assert await room.waiting() == 0
+    assert await room.stored() == 200
+
+
+async def test_a_lease_has_one_holder_and_is_stolen_when_it_runs_out(room: Room) -> None:
+    first, second = Lease(room.db, "relay", 0.3), Lease(room.db, "relay", 0.3)
+    assert sorted(await asyncio.gather(first.held(), second.held())) == [False, True]
+    loser = second if await first.held() else first
+    await eventually(loser.held)  # its holder renews no more
+    winner = first if loser is second else second
+    assert not await winner.held()
+    await loser.release()
+    assert await winner.held()
+
+
+async def test_a_relay_that_dies_between_publish_and_delete_doubles_only_on_the_wire(
+    rooms: tuple[Room, Room],
+) -> None:
+    teller, hearer = rooms
+    js = teller.nc.jetstream()
+    name = stream.stream_name(teller.prefix)
+    config = (await js.stream_info(name)).config
+    await js.update_stream(config.evolve(duplicate_window=0.1))  # the inbox alone must do
+    ids = await teller.tell(5)
+    async with teller.db.worker() as tx:
+        await tx.execute(text("lock table outbox in exclusive mode"))  # reads pass, deletes wait
+        child = relay_child(teller)
+        try:
+            await becomes(teller.stored, 5)
+        finally:
+            child.kill()
+    assert await teller.waiting() == 5
+    async with running(teller.relay(), hearer.consumer()):
+        await becomes(teller.waiting, 0)
+        assert await teller.stored() == 10
+        await becomes(hearer.heard, dict.fromkeys(ids, (1, 1)))
+        await _all_acknowledged(hearer)
+    assert await hearer.heard() == dict.fromkeys(ids, (1, 1))
+
+
+async def _all_acknowledged(room: Room) -> None:
+    async def done() -> bool:
+        info = await room.nc.jetstream().consumer_info(
+            stream.stream_name(room.prefix), f"{room.prefix}{room.name}"
+        )
+        return info.num_pending == 0 and info.num_ack_pending == 0
+
+    await eventually(done)
+
+
+async def test_nats_away_and_back(room: Room, tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    prepared = await servers.prepare(
+        Settings(home=tmp_path, postgres_url=room.machine.settings.postgres_url), home
+    )
+    program = next(p for p in prepared.programs if p.name == "nats")
+    process = (await servers.start((program,)))[0]
+    nc = await stream.connect(prepared.nats_url, "test")
+    room.nc, mine = nc, room.nc
+    relay = room.relay()
+    try:
+        async with running(relay):
+            first = await room.tell(10)  # the stream is not there yet: the relay makes it
+            await becomes(room.waiting, 0)
+            process.signal(signal.SIGKILL)
+            more = await room.tell(10)
+            await eventually(lambda: _true(relay.error is not None))
+            assert await room.waiting() == 10
+            spawned = await spawn(program)
+            process = identity(spawned.pid)
+            await becomes(room.waiting, 0, 30)
+            assert relay.error is None
+            assert await room.stored() == 20
+            assert await _customers(room) == first + more
+    finally:
+        room.nc = mine
+        await nc.close()
+        await stop(process, signal.SIGINT, 10)
+
+
+async def _true(value: bool) -> bool:
+    return value
+
+
+async def _customers(room: Room) -> list[UUID]:
+    js = room.nc.jetstream()
+    name = stream.stream_name(room.prefix)
+    found = []
+    for sequence in range(1, 21):
+        msg = await js.get_msg(name, sequence)
+        found.append(UUID(CustomerCreated.FromString(msg.data or b"").customer_id))
+    return found
