@@ -5,6 +5,7 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import Row
 
+from libs.instants import stamp
 from libs.problems import Faults
 from regulars.customers.v1 import businesses_pb2 as pb
 from services.customers.businesses import rules
@@ -111,9 +112,9 @@ def business(row: Row[Any]) -> pb.Business:
         country=row.country or None,
         order_completion=row.order_completion,
         erasure_cool_off_days=row.erasure_cool_off_days,
-        created_at=row.created_at,
-        updated_at=row.updated_at,
-        archived_at=row.archived_at,
+        created_at=stamp(row.created_at),
+        updated_at=stamp(row.updated_at),
+        archived_at=stamp(row.archived_at),
         etag=str(row.version),
     )
 
@@ -126,5 +127,5 @@ def attribute(row: Row[Any]) -> pb.AttributeDefinition:
         label=row.label,
         choices=row.choices,
         not_personal=row.not_personal,
-        archived_at=row.archived_at,
+        archived_at=stamp(row.archived_at),
     )

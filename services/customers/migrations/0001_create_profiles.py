@@ -159,7 +159,17 @@ create table note_revisions (
 );
 """
 
-WALLED = ["businesses", "attribute_definitions", "customers", "customer_identifiers", "memberships", "addresses", "staff", "notes", "note_revisions"]
+WALLED = [
+    "businesses",
+    "attribute_definitions",
+    "customers",
+    "customer_identifiers",
+    "memberships",
+    "addresses",
+    "staff",
+    "notes",
+    "note_revisions",
+]
 BY_BUSINESS = ["businesses", "attribute_definitions", "memberships", "notes"]
 
 

@@ -122,6 +122,29 @@ async def one(
     return view(row, keys, reading)
 
 
+async def anywhere(
+    tx: Tx, keys: TenantKeys, reading: Reading | None, customer_id: UUID, *, lock: bool = False
+) -> View:
+    """A live customer at any one of the caller's businesses, for what belongs to the person. Raises as `one`."""
+    wanted = select(_m.business_id).where(
+        _m.tenant_id == tx.tenant_id, _m.customer_id == customer_id, _m.deleted_at.is_(None)
+    )
+    business_id = await tx.scalar(wanted.order_by(_m.business_id).limit(1))
+    if business_id is None:
+        survivor = await tx.scalar(_MERGED, {"tenant": tx.tenant_id, "customer": customer_id})
+        if survivor is None:
+            raise CustomerNotFound
+        return await anywhere(tx, keys, reading, survivor, lock=lock)
+    return await one(tx, keys, reading, customer_id, business_id, lock=lock)
+
+
+async def seen(tx: Tx, customer_id: UUID) -> None:
+    """Raises CustomerNotFound unless the customer is at one of the caller's businesses, deleted or not."""
+    wanted = select(_m.business_id).where(_m.tenant_id == tx.tenant_id, _m.customer_id == customer_id)
+    if (await tx.execute(wanted.limit(1))).first() is None:
+        raise CustomerNotFound
+
+
 async def many(
     tx: Tx, keys: TenantKeys, reading: Reading | None, customer_ids: Sequence[UUID], business_id: UUID
 ) -> dict[UUID, View]:
@@ -152,7 +175,9 @@ async def _lock(tx: Tx, customer_id: UUID) -> None:
 
 def view(row: Row[Any], keys: TenantKeys, reading: Reading | None) -> View:
     """The view of a row of _VIEW."""
-    profile, personal, sources, key = Profile(), {}, (), None
+    profile, key = Profile(), None
+    personal: dict[str, object] = {}
+    sources: tuple[Source, ...] = ()
     if reading is not None:
         key = keys.unwrap(row.key_id, row.epoch, row.wrapped)
         profile = Profile.of(

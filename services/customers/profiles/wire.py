@@ -3,13 +3,19 @@
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import date
+from functools import cache
+from typing import Any
+from uuid import UUID
 
 from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import Message
-from google.protobuf.struct_pb2 import Struct, Value
+from google.protobuf.struct_pb2 import Value
+from sqlalchemy import Row
 
-from libs.problems import Faults
+from libs.contracts import category
+from libs.instants import stamp
+from libs.problems import Faults, InvalidArgument
 from regulars.customers.v1 import customers_pb2 as pb
 from services.customers import rules as values
 from services.customers.businesses.rules import AttributeDefinition, attribute_value
@@ -242,6 +248,96 @@ def _sources(given: Iterable[pb.Source], before: Iterable[Source], faults: Fault
     return tuple(found.values())
 
 
+def as_written(view: View | None) -> Written:
+    """A customer as it is, for a change to start from; None is the start of a new one."""
+    if view is None:
+        return EMPTY
+    return Written(view.profile, view.standing, view.email_verified, view.phone_verified, frozenset())
+
+
+def lookup_key(request: pb.LookupCustomerRequest, business_id: UUID, country: str) -> tuple[str, str]:
+    """The (kind, normalised value) that a look-up names. Raises InvalidArgument."""
+    kind = str(request.WhichOneof("key"))
+    try:
+        if kind == "email":
+            return kind, rules.email_key(request.email)
+        if kind == "phone":
+            return kind, rules.phone_e164(request.phone, country)
+    except Wrong as wrong:
+        raise InvalidArgument.of(kind, str(wrong)) from None
+    return kind, rules.external_key(business_id, request.source or "manual", request.external_id)
+
+
+def upsert_key(request: pb.UpsertCustomerRequest, business_id: UUID, country: str) -> tuple[str, str] | None:
+    """The (kind, normalised value) that an upsert finds its customer by, or None if none is given.
+
+    A value that is wrong finds nobody: the fields' own rules refuse it. Raises InvalidArgument if `match_by`
+    names a value that is not given.
+    """
+    message = request.customer
+    external = next((source for source in message.sources if source.external_id), None)
+    given = {
+        pb.MATCH_BY_EXTERNAL_ID: external is not None,
+        pb.MATCH_BY_EMAIL: bool(message.email),
+        pb.MATCH_BY_PHONE: bool(message.phone),
+    }
+    by = request.match_by or next((by for by, there in given.items() if there), pb.MATCH_BY_UNSPECIFIED)
+    if by == pb.MATCH_BY_UNSPECIFIED:
+        return None
+    if not given[by]:
+        raise InvalidArgument.of("match_by", "names a value that the customer does not give")
+    try:
+        if by == pb.MATCH_BY_EMAIL:
+            return "email", rules.email_key(message.email)
+        if by == pb.MATCH_BY_PHONE:
+            return "phone", rules.phone_e164(message.phone, country)
+    except Wrong:
+        return None
+    assert external is not None
+    name = external.name or "manual"
+    return "external_id", rules.external_key(business_id, name, external.external_id.strip())
+
+
+def source_name(message: pb.Customer) -> str:
+    """The name of the first source, "" if there is none."""
+    return message.sources[0].name if message.sources else ""
+
+
+def check_rename(request: pb.RenameTagRequest) -> None:
+    """Raises InvalidArgument if the tags are blank or the same."""
+    faults = Faults()
+    for name in ("tag", "new_tag"):
+        if not getattr(request, name).strip():
+            faults.add(name, "must not be blank")
+    if rules.tag_key(request.tag) == rules.tag_key(request.new_tag):
+        faults.add("new_tag", "must differ from the tag in more than case")
+    faults.refuse()
+
+
+@cache
+def categories(fields: frozenset[str]) -> frozenset[str]:
+    """The data categories that answering these fields opens; of all fields if it is empty."""
+    named = fields & _SEALED if fields else _SEALED
+    found = {category(pb.Customer.DESCRIPTOR.fields_by_name[name]) for name in named}
+    return frozenset(each for each in found if each)
+
+
+def stats(rows: Iterable[Row[Any]]) -> pb.CustomerStats:
+    """The counts of `queries.stats`."""
+    message = pb.CustomerStats()
+    for row in rows:
+        if row.deleted:
+            message.deleted += row.customers
+            continue
+        status = pb.CustomerStatus.Name(row.status).removeprefix("CUSTOMER_STATUS_")
+        kind = pb.CustomerType.Name(row.type).removeprefix("CUSTOMER_TYPE_")
+        message.total += row.customers
+        message.by_status[status] += row.customers
+        message.by_type[kind] += row.customers
+        message.new_last_30_days += row.customers if row.fresh else 0
+    return message
+
+
 def customer(view: View, fields: frozenset[str] = frozenset(), asked_for: str = "") -> pb.Customer:
     """The message of what a query found. `fields` empty: all; `asked_for`: the id that led here by a merge."""
     profile, standing = view.profile, view.standing
@@ -268,19 +364,18 @@ def customer(view: View, fields: frozenset[str] = frozenset(), asked_for: str = 
         business_ids=sorted(map(str, view.business_ids)),
         merged_from=asked_for if asked_for and asked_for != str(view.customer_id) else "",
         etag=etag(view.version),
-        joined_at=view.joined_at,
-        created_at=view.created_at,
-        updated_at=view.updated_at,
-        last_active_at=view.last_active_at,
-        deleted_at=view.deleted_at,
-        erase_due_at=view.erase_due_at,
+        joined_at=stamp(view.joined_at),
+        created_at=stamp(view.created_at),
+        updated_at=stamp(view.updated_at),
+        last_active_at=stamp(view.last_active_at),
+        deleted_at=stamp(view.deleted_at),
+        erase_due_at=stamp(view.erase_due_at),
     )
     if profile.handles:
         message.handles.CopyFrom(pb.Handles(**profile.handles))
     if standing.attributes or standing.personal:
-        attributes = Struct()
-        attributes.update({**standing.attributes, **standing.personal})
-        message.attributes.CopyFrom(attributes)
+        for name, value in {**standing.attributes, **standing.personal}.items():
+            message.attributes[name] = value  # type: ignore[assignment]  # text, number or truth, as declared
     for source in standing.sources:
         entry = message.sources.add(name=source.name, external_id=source.external_id)
         if source.synced_at:
@@ -288,7 +383,7 @@ def customer(view: View, fields: frozenset[str] = frozenset(), asked_for: str = 
     if fields:
         for descriptor, _ in message.ListFields():
             if descriptor.name not in fields and descriptor.name != "id":
-                message.ClearField(descriptor.name)
+                message.ClearField(descriptor.name)  # type: ignore[arg-type]  # a name of its own
     return message
 
 

