@@ -24,6 +24,7 @@ from libs.problems import (
     Unauthenticated,
 )
 from libs.roles import Grant, Roles
+from libs.rpc import MAKERS, Context, Continuation, Handler, kind_of
 from libs.tokens import Identity, Tokens
 
 log = logging.getLogger(__name__)
@@ -37,17 +38,7 @@ MAX_HEADER = 200
 # Health and reflection answer everybody.
 OPEN = ("/grpc.health.v1.", "/grpc.reflection.")
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Behaviour = Callable[[Any, Context], Awaitable[bytes | None]]
 Work = Callable[[Caller], Awaitable[bytes | None]]
-Handler = grpc.RpcMethodHandler[Any, Any]
-
-_MAKERS: Mapping[str, Callable[[Any], Handler]] = {
-    "unary_unary": grpc.unary_unary_rpc_method_handler,
-    "unary_stream": grpc.unary_stream_rpc_method_handler,
-    "stream_unary": grpc.stream_unary_rpc_method_handler,
-    "stream_stream": grpc.stream_stream_rpc_method_handler,
-}
 
 
 class Overloaded(TooManyRequests):
@@ -87,7 +78,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        continuation: Continuation,
         details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """The handler of an RPC, wrapped; made once for each."""
@@ -102,13 +93,11 @@ class Boundary(grpc.aio.ServerInterceptor):
         self._handlers[details.method] = wrapped = self._wrap(method, handler)
         return wrapped
 
-    def _wrap(
-        self, method: Method, handler: grpc.RpcMethodHandler[Any, Any]
-    ) -> grpc.RpcMethodHandler[Any, Any]:
+    def _wrap(self, method: Method, handler: Handler) -> Handler:
         """All four kinds take and give bytes: decoding and encoding may fail, and fail in here."""
         kind = GetMessageClass(method.input)
-
-        behaviour: Any = next(filter(None, (getattr(handler, name) for name in _MAKERS)))
+        shape = kind_of(handler)
+        behaviour: Any = getattr(handler, shape)
 
         async def requests(raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
             async for raw in raws:
@@ -133,8 +122,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
             return await self._guard(method, context, work)
 
-        streams = method.client_streaming, method.server_streaming
-        return _MAKERS["_".join("stream" if stream else "unary" for stream in streams)](call)
+        return MAKERS[shape](call)
 
     async def _guard(self, method: Method, context: Context, work: Work) -> bytes | None:
         """Runs the call; whatever goes wrong becomes a status here and nowhere else."""
@@ -211,13 +199,13 @@ class Boundary(grpc.aio.ServerInterceptor):
 
     def _time_left(self, method: Method, context: Context) -> float:
         """Seconds for the work. Raises DeadlineExceeded if there are hardly any."""
-        left = context.time_remaining()
+        left: float | None = context.time_remaining()  # None without a deadline, whatever the stubs say
         if left is None:
             streams = method.client_streaming or method.server_streaming
             return self._deadline_seconds * (STREAM_FACTOR if streams else 1)
         if left < LEAST_SECONDS:
             raise DeadlineExceeded(minimum_milliseconds=int(LEAST_SECONDS * 1000))
-        return float(left) - KEPT_SECONDS
+        return left - KEPT_SECONDS
 
     def _problem(self, method: Method, error: Exception) -> Problem:
         """The refusal that `error` is. What only we can mend is logged, and told to nobody."""

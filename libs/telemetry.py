@@ -4,6 +4,7 @@ import asyncio
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 from opentelemetry import context as contexts
@@ -151,9 +152,14 @@ def _begin(
     )
 
 
+@cache
+def _rpc_seconds(service: str, method: str, code: str) -> Histogram:
+    return RPC_SECONDS.labels(service, method, code)
+
+
 def answered(service: str, method: str, code: str, seconds: float) -> None:
     """Counts one call."""
-    RPC_SECONDS.labels(service, method, code).observe(seconds)
+    _rpc_seconds(service, method, code).observe(seconds)
     if _seconds is not None:
         _seconds.record(seconds, {"rpc.service": service, "rpc.method": method, "rpc.code": code})
 

@@ -9,12 +9,10 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from libs import telemetry
 from libs.contracts import Method
+from libs.rpc import MAKERS, Context, Continuation, Handler, kind_of
 
 # What is the server's fault, by OpenTelemetry's conventions for gRPC servers.
 _FAULTS = {"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
-
-Handler = grpc.RpcMethodHandler[Any, Any]
-Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Tracing(grpc.aio.ServerInterceptor):
@@ -28,7 +26,7 @@ class Tracing(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        continuation: Continuation,
         details: grpc.HandlerCallDetails,
     ) -> Handler | None:
         """The handler of an RPC, traced; made once for each."""
@@ -43,16 +41,8 @@ class Tracing(grpc.aio.ServerInterceptor):
         return traced
 
     def _wrap(self, method: Method, handler: Handler) -> Handler:
-        for kind, make in (
-            ("unary_unary", grpc.unary_unary_rpc_method_handler),
-            ("unary_stream", grpc.unary_stream_rpc_method_handler),
-            ("stream_unary", grpc.stream_unary_rpc_method_handler),
-            ("stream_stream", grpc.stream_stream_rpc_method_handler),
-        ):
-            inner = getattr(handler, kind)
-            if inner is not None:
-                return make(self._traced(method, inner))
-        raise TypeError(f"{method.path} has no behaviour")
+        kind = kind_of(handler)
+        return MAKERS[kind](self._traced(method, getattr(handler, kind)))
 
     def _traced(self, method: Method, inner: Callable[[Any, Context], Awaitable[Any]]) -> Any:
         name = method.path[1:]

@@ -1,6 +1,6 @@
 """Requests are checked by the rules in their protos, all fields at once, before a handler sees them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Container, Iterator
 from functools import cache
 from typing import Any
 
@@ -12,8 +12,6 @@ from libs.problems import InvalidArgument, Violation
 
 _MIN_SECONDS, _MAX_SECONDS = -62135596800, 253402300799  # 0001-01-01 and 9999-12-31 in UTC
 _MAX_DURATION = 315576000000
-
-Check = Callable[[Message, str], Iterator[Violation]]
 
 
 def parse(kind: type[Message], raw: bytes) -> Message:
@@ -34,8 +32,8 @@ def check(request: Message, *, zeros: bool = True) -> None:
         Violation(_path(violation.proto.field), violation.proto.message, _reason(violation.proto.rule_id))
         for violation in protovalidate.collect_violations(request)
     ]
-    for instants in _instants(request.DESCRIPTOR):
-        found.extend(instants(request, ""))
+    if _timed(request.DESCRIPTOR):
+        found.extend(_out_of_range(request, ""))
     if zeros:
         found.extend(_zeros(request, ""))
     if found:
@@ -45,7 +43,7 @@ def check(request: Message, *, zeros: bool = True) -> None:
 def warm_up(descriptor: Descriptor, kind: type[Message]) -> None:
     """Compiles the rules of a message, which takes milliseconds, before the first call needs them."""
     protovalidate.collect_violations(kind())
-    _instants(descriptor)
+    _timed(descriptor)
 
 
 def _reason(rule: str) -> str:
@@ -66,9 +64,13 @@ def _path(field: Any) -> str:
     return path
 
 
-def _members(request: Message, path: str) -> Iterator[tuple[FieldDescriptor, Any, str]]:
-    """Every set scalar and message of the request's fields, with its path; of maps the keys too."""
+def _members(
+    request: Message, path: str, only: Container[str] | None = None
+) -> Iterator[tuple[FieldDescriptor, Any, str]]:
+    """Every set value of the request's fields (or of some), with its path; of maps the keys too."""
     for field, value in request.ListFields():
+        if only is not None and field.name not in only:
+            continue
         place = f"{path}.{field.name}" if path else field.name
         entry = field.message_type
         if entry is not None and entry.GetOptions().map_entry:
@@ -92,17 +94,17 @@ def _zeros(request: Message, path: str) -> Iterator[Violation]:
 
 
 @cache
-def _instants(descriptor: Descriptor) -> tuple[Check, ...]:
-    """Checks for a message that may hold instants or durations; none for the many that never do."""
-    return (_out_of_range,) if _holds_time(descriptor, set()) else ()
+def _timed(descriptor: Descriptor) -> frozenset[str]:
+    """The fields of a message that are, or may hold, instants and durations: mostly none."""
+    return frozenset(f.name for f in descriptor.fields if _leads_to_time(f, set()))
 
 
-def _holds_time(descriptor: Descriptor, seen: set[str]) -> bool:
-    if descriptor.full_name in seen:
+def _leads_to_time(field: FieldDescriptor, seen: set[str]) -> bool:
+    kind = field.message_type
+    if kind is None or kind.full_name in seen:
         return False
-    seen.add(descriptor.full_name)
-    kinds = [field.message_type for field in descriptor.fields if field.message_type is not None]
-    return any(kind.full_name in _RANGES or _holds_time(kind, seen) for kind in kinds)
+    seen.add(kind.full_name)
+    return kind.full_name in _RANGES or any(_leads_to_time(inner, seen) for inner in kind.fields)
 
 
 _RANGES = {
@@ -113,8 +115,8 @@ _RANGES = {
 
 def _out_of_range(request: Message, path: str) -> Iterator[Violation]:
     """Instants and durations that no clock can show: they would fail deep inside a handler."""
-    for field, value, place in _members(request, path):
-        if field.type != FieldDescriptor.TYPE_MESSAGE:
+    for field, value, place in _members(request, path, _timed(request.DESCRIPTOR)):
+        if field.type != FieldDescriptor.TYPE_MESSAGE:  # a map's key
             continue
         limits = _RANGES.get(value.DESCRIPTOR.full_name)
         if limits is None:
