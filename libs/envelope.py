@@ -76,7 +76,7 @@ def write(
         "ce-specversion": "1.0",
         "ce-id": str(event_id),
         "ce-type": descriptor.full_name,
-        "ce-source": f"regulars/{source_service(message)}",
+        "ce-source": f"regulars/{source_of(message, caller)}",
         "ce-time": at.isoformat(),
         "ce-subject": str(aggregate_id),
         "content-type": "application/protobuf",
@@ -141,9 +141,10 @@ def actor_of(caller: Caller) -> str:
     return f"{caller.kind}:{caller.subject}"
 
 
-def source_service(message: Message | type[Message]) -> str:
-    """The service that owns the message's package."""
-    return str(message.DESCRIPTOR.file.package).split(".")[-2]
+def source_of(message: Message, caller: Caller) -> str:
+    """The service that emits: the message's package names it; for a shared type it is the caller."""
+    owner = str(message.DESCRIPTOR.file.package).split(".")[-2]
+    return caller.service or owner if owner == "type" else owner
 
 
 def _id(headers: Mapping[str, str], name: str) -> UUID:

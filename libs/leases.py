@@ -4,6 +4,8 @@ Clocks of the machines must agree within a second or so. A lease makes doubled w
 nothing may rest on it for correctness.
 """
 
+import asyncio
+import logging
 import time
 from datetime import timedelta
 from uuid import UUID
@@ -14,6 +16,8 @@ from sqlalchemy.dialects.postgresql import insert
 from libs.db import Database
 from libs.ids import new_id
 from libs.plumbing import leases
+
+log = logging.getLogger(__name__)
 
 
 class Lease:
@@ -53,3 +57,12 @@ class Lease:
         self._renewed = None
         async with self._db.worker() as tx:
             await tx.execute(delete(leases).where(leases.c.name == self.name, leases.c.holder == self.holder))
+
+    async def let_go(self) -> None:
+        """As `release`, for one who leaves in any case: where it fails, the lease runs out by itself."""
+        try:
+            await asyncio.shield(self.release())
+        except Exception as error:  # at the end of a loop
+            log.info(
+                "A lease stays until it runs out", extra={"lease": self.name, "reason": type(error).__name__}
+            )

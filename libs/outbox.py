@@ -57,5 +57,5 @@ async def emit(
             "created_at": tx.now,
         },
     )
-    tx.after_commit(bell(f"outbox.{envelope.source_service(message)}").ring)
+    tx.after_commit(bell(f"outbox.{envelope.source_of(message, caller)}").ring)
     return event_id

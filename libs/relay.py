@@ -96,7 +96,7 @@ class Relay:
                     if sent < self._batch:
                         await rung_within(rung, self._poll_seconds)
         finally:
-            await self._let_go()
+            await self._lease.let_go()
 
     async def drain_once(self) -> int:
         """Publishes one batch of the oldest events and deletes what was acknowledged; gives how many.
@@ -156,12 +156,6 @@ class Relay:
             for ack in acks:
                 if not ack.done():
                     ack.cancel()
-
-    async def _let_go(self) -> None:
-        try:
-            await asyncio.shield(self._lease.release())
-        except Exception as error:  # leaving anyway: the lease runs out by itself
-            log.info("The relay's lease stays until it runs out", extra={"reason": type(error).__name__})
 
     def _report(self, error: Exception, failures: int) -> None:
         self.error = type(error).__name__

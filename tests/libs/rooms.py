@@ -137,8 +137,7 @@ def url_of(settings: Settings, service: str, role: dsn.Role) -> str:
 @asynccontextmanager
 async def opened(machine: Machine, name: str, prefix: str, tenant_id: UUID) -> AsyncIterator[Room]:
     """A service whose schema was migrated already."""
-    urls = [url_of(machine.settings, name, role) for role in ("app", "worker")]
-    database = Database(*urls)
+    database = Database(url_of(machine.settings, name, "app"), url_of(machine.settings, name, "worker"))
     nc = await stream.connect(machine.nats_url, name)
     try:
         yield Room(name, machine, database, nc, prefix, tenant_id)

@@ -89,7 +89,7 @@ async def _all_acknowledged(room: Room) -> None:
         info = await room.nc.jetstream().consumer_info(
             stream.stream_name(room.prefix), f"{room.prefix}{room.name}"
         )
-        return info.num_pending == 0 and info.num_ack_pending == 0
+        return bool(info.num_pending == 0 and info.num_ack_pending == 0)
 
     await eventually(done)
 
