@@ -48,7 +48,7 @@ class Clients:
     def stub(self, kind: Callable[[grpc.aio.Channel], Stub], service: str) -> Stub:
         """A stub of `service`. Its unary calls are awaited, its streams iterated; both raise Problems.
 
-        A call has what is left of the running call's deadline, or 5 s (streams: 300 s); `timeout` shortens it.
+        A call has what is left of the running one, or 5 s (streams: 300 s); `timeout` shortens it.
         Reads, and requests with a request id, are tried again while the service is away.
         """
         return kind(cast(grpc.aio.Channel, _Calls(self, service)))
