@@ -122,16 +122,6 @@ addresses = Table(
     _instant("updated_at"),
 )
 
-staff = Table(
-    "staff",
-    metadata,
-    Column("tenant_id", UUID, primary_key=True),
-    Column("subject", Text, primary_key=True),
-    Column("key_id", UUID),
-    Column("display_name", LargeBinary),
-    _instant("seen_at"),
-)
-
 notes = Table(
     "notes",
     metadata,
@@ -153,7 +143,6 @@ note_revisions = Table(
     Column("note_id", UUID, primary_key=True),
     Column("revision", Integer, primary_key=True),
     Column("key_id", UUID),
-    Column("text", LargeBinary),
-    Column("author", Text),
-    _instant("created_at"),
+    Column("sealed", LargeBinary),
+    _instant("written_at"),
 )

@@ -10,7 +10,8 @@ from libs import idempotency, masking
 from libs.audit import Reading
 from libs.crypto import TenantKeys
 from libs.ids import new_id
-from libs.run.service import Context, Runtime
+from libs.rpc import Context
+from libs.run.service import Runtime
 from regulars.customers.v1 import addresses_pb2 as pb
 from regulars.customers.v1.addresses_pb2_grpc import AddressesServiceServicer
 from services.customers.addresses import actions, queries, wire

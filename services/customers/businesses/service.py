@@ -4,7 +4,8 @@ from uuid import UUID
 
 from libs import idempotency
 from libs.ids import new_id
-from libs.run.service import Context, Runtime
+from libs.rpc import Context
+from libs.run.service import Runtime
 from regulars.customers.v1 import businesses_pb2 as pb
 from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceServicer
 from services.customers.businesses import actions, queries, wire

@@ -8,7 +8,8 @@ down_revision = None
 TENANT = "tenant_id = (select nullif(current_setting('app.tenant_id', true), '')::uuid)"
 BUSINESS = """
     ((select current_setting('app.businesses', true)) = '*'
-     or business_id = any ((select string_to_array(nullif(current_setting('app.businesses', true), ''), ',')::uuid[])))
+     or business_id = any (
+         (select string_to_array(nullif(current_setting('app.businesses', true), ''), ',')::uuid[])))
 """
 
 TABLES = """
@@ -120,15 +121,6 @@ create table addresses (
 );
 create unique index addresses_default_key on addresses (tenant_id, customer_id) where is_default;
 
-create table staff (
-    tenant_id uuid not null,
-    subject text not null,
-    key_id uuid not null,
-    display_name bytea not null,
-    seen_at timestamptz not null,
-    constraint staff_pkey primary key (tenant_id, subject)
-);
-
 create table notes (
     tenant_id uuid not null,
     customer_id uuid not null,
@@ -150,27 +142,16 @@ create table note_revisions (
     note_id uuid not null,
     revision integer not null,
     key_id uuid not null,
-    text bytea not null,
-    author text not null,
-    created_at timestamptz not null,
+    sealed bytea not null,
+    written_at timestamptz not null,
     constraint note_revisions_pkey primary key (tenant_id, customer_id, note_id, revision),
     constraint note_revisions_note_fkey
         foreign key (tenant_id, customer_id, note_id) references notes on delete cascade
 );
 """
 
-WALLED = [
-    "businesses",
-    "attribute_definitions",
-    "customers",
-    "customer_identifiers",
-    "memberships",
-    "addresses",
-    "staff",
-    "notes",
-    "note_revisions",
-]
 BY_BUSINESS = ["businesses", "attribute_definitions", "memberships", "notes"]
+WALLED = [*BY_BUSINESS, "customers", "customer_identifiers", "addresses", "note_revisions"]
 
 
 def upgrade() -> None:
@@ -180,7 +161,8 @@ def upgrade() -> None:
         op.execute(f"create policy tenant_wall on {table} using ({TENANT}) with check ({TENANT})")
     for table in BY_BUSINESS:
         op.execute(
-            f"create policy business_wall on {table} as restrictive using ({BUSINESS}) with check ({BUSINESS})"
+            f"create policy business_wall on {table} as restrictive"
+            f" using ({BUSINESS}) with check ({BUSINESS})"
         )
     op.execute("alter table customers set (fillfactor = 90)")
     op.execute("alter table memberships set (fillfactor = 90)")

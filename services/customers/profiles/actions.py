@@ -1,6 +1,6 @@
 """Writes about customers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -318,10 +318,10 @@ async def restore_customer(tx: Tx, keys: TenantKeys, reading: Reading, customer_
     person = await _locked(tx, customer_id)
     if person.erasing_at:
         raise ErasureBegun
-    views = await queries.standings(tx, keys, reading, customer_id)
+    views = (await queries.everywhere(tx, keys, reading, [customer_id])).get(customer_id, [])
     if not views:
         raise CustomerNotFound
-    back = [business_id for business_id, (_, is_live) in views.items() if not is_live]
+    back = [view.business_id for view in views if view.deleted_at]
     if not back:
         return
     for business_id in back:
@@ -346,10 +346,14 @@ async def restore_customer(tx: Tx, keys: TenantKeys, reading: Reading, customer_
 async def _claim_all(tx: Tx, keys: TenantKeys, reading: Reading, customer_id: UUID) -> None:
     """Claims every identifier of a customer again, also those of businesses that the caller does not see."""
     await tx.across_businesses()
-    views = await queries.standings(tx, keys, reading, customer_id)
-    profile = next(iter(views.values()))[0].profile
-    wanted = rules.identifiers(profile, {id_: view.standing for id_, (view, _) in views.items()})
+    views = (await queries.everywhere(tx, keys, reading, [customer_id]))[customer_id]
+    wanted = identifiers_of(views)
     await _claim(tx, keys, await live_versions(tx), customer_id, wanted)
+
+
+def identifiers_of(views: Sequence[View]) -> set[tuple[str, str]]:
+    """Everything that finds a customer, as (kind, normalised value), from all of their memberships."""
+    return rules.identifiers(views[0].profile, {view.business_id: view.standing for view in views})
 
 
 async def join_business(

@@ -1,6 +1,6 @@
 """Reads about customers; `one` and `many` are the only doors to a customer's row."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -335,15 +335,12 @@ async def stats(tx: Tx, business_id: UUID, since: datetime) -> Sequence[Row[Any]
     return (await tx.execute(_STATS, where)).all()
 
 
-async def standings(
-    tx: Tx, keys: TenantKeys, reading: Reading, customer_id: UUID
-) -> Mapping[UUID, tuple[View, bool]]:
-    """All memberships that the transaction sees of one customer, by business, and whether each is live."""
-    wanted = _VIEW.where(_m.customer_id == bindparam("customer"))
-    rows = await tx.execute(wanted, {"tenant": tx.tenant_id, "customer": customer_id})
-    return {row.business_id: (view(row, keys, reading), row.deleted_at is None) for row in rows}
-
-
-def visible(tx: Tx, business_ids: Iterable[UUID]) -> list[UUID]:
-    """Those of the businesses that the caller sees, sorted."""
-    return sorted(each for each in business_ids if tx.caller.sees(each))
+async def everywhere(
+    tx: Tx, keys: TenantKeys, reading: Reading, customer_ids: Sequence[UUID]
+) -> Mapping[UUID, list[View]]:
+    """All memberships that the transaction sees of these customers, deleted ones too, by customer."""
+    wanted = _VIEW.where(_m.customer_id == any_(literal(list(customer_ids), ARRAY(Uuid))))
+    found: dict[UUID, list[View]] = {}
+    for row in await tx.execute(wanted, {"tenant": tx.tenant_id}):
+        found.setdefault(row.customer_id, []).append(view(row, keys, reading))
+    return found

@@ -14,7 +14,8 @@ from libs.db import Tx
 from libs.ids import new_id
 from libs.instants import instant
 from libs.problems import Faults
-from libs.run.service import Context, Runtime
+from libs.rpc import Context
+from libs.run.service import Runtime
 from regulars.customers.v1 import customers_pb2 as pb
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceServicer
 from services.customers.businesses import queries as businesses

@@ -5,7 +5,8 @@ from uuid import UUID
 
 from libs import caller as callers
 from libs.ids import new_id
-from libs.run.service import Context, Runtime
+from libs.rpc import Context
+from libs.run.service import Runtime
 from regulars.customers.v1 import tenants_pb2 as pb
 from regulars.customers.v1.tenants_pb2_grpc import TenantsServiceServicer
 from services.customers.tenants import actions, queries, wire
