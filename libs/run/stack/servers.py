@@ -9,7 +9,7 @@ from libs import config
 from libs.run.stack import nats, postgres, redis
 from libs.run.stack.faults import NotHealthy, NotRunning
 from libs.run.stack.home import Home
-from libs.run.stack.process import Identity, Program, identity, spawn, stop
+from libs.run.stack.process import Identity, Program, spawn_apart, stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,16 +92,15 @@ def without_user(url: str) -> str:
 
 async def start(programs: tuple[Program, ...], seconds: float = 60) -> list[Identity]:
     """Starts servers and waits until they are healthy, for tests. Raises NotHealthy."""
-    running = [(program, await spawn(program)) for program in programs]
-    for program, process in running:
-        deadline = asyncio.get_running_loop().time() + seconds
+    running = [spawn_apart(program) for program in programs]
+    deadline = asyncio.get_running_loop().time() + seconds
+    for program, process in zip(programs, running, strict=True):
         while not await program.healthy():
-            late = asyncio.get_running_loop().time() > deadline
-            if process.returncode is not None or late:
-                await stop_all([identity(p.pid) for _, p in running])
+            if not process.alive() or asyncio.get_running_loop().time() > deadline:
+                await stop_all(running)
                 raise NotHealthy(f"{program.name} did not start; see {program.log}.")
             await asyncio.sleep(0.05)
-    return [identity(process.pid) for _, process in running]
+    return running
 
 
 async def stop_all(processes: list[Identity]) -> None:
