@@ -21,9 +21,10 @@ class TenantsService(TenantsServiceServicer):
     async def CreateTenant(self, request: pb.CreateTenantRequest, context: Context) -> pb.Tenant:
         tenant_id = new_id()
         with callers.acting_as(replace(callers.current(), tenant_id=tenant_id)):
-            await self.rt.keys.create_tenant(tenant_id)  # before the row: a key without a tenant harms nobody
             async with self.rt.db.tx() as tx:
-                await actions.create_tenant(tx, request.slug, request.display_name or request.slug)
+                if await actions.create_tenant(tx, request.slug, request.display_name or request.slug):
+                    await self.rt.keys.create_tenant(tx)
+                    await self.rt.tenants.remember(tx, request.slug)
                 found = await queries.tenant(tx, slug=request.slug)
         return wire.tenant(found)
 

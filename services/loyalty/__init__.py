@@ -1,0 +1,1 @@
+"""Loyalty: who is a member of a business's program."""

@@ -1,0 +1,22 @@
+"""The tables of the loyalty service."""
+
+from sqlalchemy import BigInteger, Boolean, Column, DateTime, MetaData, Table
+from sqlalchemy.dialects.postgresql import UUID
+
+metadata = MetaData()
+
+# Built from events that come in any order. `standing_version` is the customer's version at which `blocked` was
+# told last, `presence_version` that of `present`; `joined_at` is absent until the joining itself has arrived.
+memberships = Table(
+    "memberships",
+    metadata,
+    Column("tenant_id", UUID, primary_key=True),
+    Column("business_id", UUID, primary_key=True),
+    Column("customer_id", UUID, primary_key=True),
+    Column("joined_at", DateTime(timezone=True)),
+    Column("blocked", Boolean),
+    Column("standing_version", BigInteger),
+    Column("present", Boolean),
+    Column("deleted", Boolean),
+    Column("presence_version", BigInteger),
+)
