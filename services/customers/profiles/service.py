@@ -21,7 +21,7 @@ from regulars.customers.v1.customers_pb2_grpc import CustomersServiceServicer
 from services.customers.businesses import queries as businesses
 from services.customers.problems import CustomerNotFound, EmailTaken, ExternalIdTaken, PhoneTaken
 from services.customers.profiles import actions, queries, wire
-from services.customers.profiles.jobs import ROTATE_KEYS
+from services.customers.profiles.jobs import ask_for_rotation
 from services.customers.profiles.queries import View
 from services.customers.profiles.wire import Written
 
@@ -306,7 +306,7 @@ class CustomersService(CustomersServiceServicer):
 
     async def RotateKeys(self, request: pb.RotateKeysRequest, context: Context) -> pb.RotateKeysResponse:
         async with self.rt.db.tx() as tx:
-            job_id = await self.rt.jobs.enqueue(tx, ROTATE_KEYS)
+            job_id = await ask_for_rotation(tx)
         return pb.RotateKeysResponse(job_id=str(job_id))
 
     def _keys(self) -> TenantKeys:

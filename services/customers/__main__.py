@@ -1,0 +1,34 @@
+"""The customers service: `python -m services.customers`."""
+
+from libs.jobs_service import JobsServicer
+from libs.run.service import Service, main
+from regulars.customers.v1.addresses_pb2_grpc import add_AddressesServiceServicer_to_server
+from regulars.customers.v1.businesses_pb2_grpc import add_BusinessesServiceServicer_to_server
+from regulars.customers.v1.customers_pb2_grpc import add_CustomersServiceServicer_to_server
+from regulars.customers.v1.jobs_pb2_grpc import add_JobsServiceServicer_to_server
+from regulars.customers.v1.notes_pb2_grpc import add_NotesServiceServicer_to_server
+from regulars.customers.v1.tenants_pb2_grpc import add_TenantsServiceServicer_to_server
+from services.customers.addresses.service import AddressesService
+from services.customers.businesses.service import BusinessesService
+from services.customers.notes.service import NotesService
+from services.customers.problems import PROBLEMS
+from services.customers.profiles.jobs import JOBS
+from services.customers.profiles.service import CustomersService
+from services.customers.tenants.service import TenantsService
+
+SERVICE = Service(
+    name="customers",
+    servicers=lambda rt: [
+        (add_TenantsServiceServicer_to_server, TenantsService(rt)),
+        (add_BusinessesServiceServicer_to_server, BusinessesService(rt)),
+        (add_CustomersServiceServicer_to_server, CustomersService(rt)),
+        (add_AddressesServiceServicer_to_server, AddressesService(rt)),
+        (add_NotesServiceServicer_to_server, NotesService(rt)),
+        (add_JobsServiceServicer_to_server, JobsServicer(rt)),
+    ],
+    jobs=JOBS,
+    problems=PROBLEMS,
+)
+
+if __name__ == "__main__":
+    main(SERVICE)
