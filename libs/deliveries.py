@@ -173,7 +173,7 @@ class Attempts:
         elif isinstance(error, BadEnvelope):
             await self._bury(delivery, "BAD_ENVELOPE", str(error))
         elif delivery.attempts >= ATTEMPTS:
-            await self._bury(delivery, type(error).__name__, _place(error))
+            await self._bury(delivery, type(error).__name__, place_of(error))
         else:
             self._log_bug(delivery, error)
             await self._again(delivery)
@@ -242,7 +242,7 @@ class Attempts:
         )
 
 
-def _place(error: BaseException) -> str:
+def place_of(error: BaseException) -> str:
     """Where it was raised. The text of a foreign exception may show values, so it is not kept."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""

@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from libs import clock, idempotency, inbox, outages
+from libs import clock, idempotency, inbox, jobs, outages
 from libs.db import Database
 from libs.leases import Lease
 from libs.plumbing import NO_TENANT, timers
@@ -42,6 +42,7 @@ def cleaning(db: Database) -> list[Periodic]:
     hour = timedelta(hours=1)
     return [
         Periodic("clean idempotency keys", hour, lambda _: _until_none(lambda: idempotency.clean(db))),
+        Periodic("clean jobs", hour, lambda _: _until_none(lambda: jobs.clean(db))),
         Periodic("clean inbox", hour, lambda _: _until_none(lambda: inbox.clean(db))),
     ]
 

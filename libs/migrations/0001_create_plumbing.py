@@ -23,6 +23,12 @@ OF_TENANTS = (
 )
 OF_ALL = ("leases",)
 
+# A caller with some businesses sees their jobs; one with all sees those of the whole tenant as well.
+OWN_BUSINESS = (
+    "(select current_setting('app.businesses', true)) = '*' or business_id = any ("
+    "(select string_to_array(nullif(current_setting('app.businesses', true), ''), ',')::uuid[]))"
+)
+
 TABLES = """
 create table outbox (
     tenant_id uuid not null,
@@ -158,6 +164,10 @@ def upgrade() -> None:
     for table in OF_TENANTS:
         op.execute(f"grant select, insert, update, delete on {table} to {app}")
         op.execute(f"create policy tenant on {table} to {app} using ({mine}) with check ({mine})")
+    op.execute(
+        f"create policy business on jobs as restrictive to {app}"
+        f" using ({OWN_BUSINESS}) with check ({OWN_BUSINESS})"
+    )
     for table in OF_ALL:
         op.execute(f"revoke all on {table} from {app}")
 
