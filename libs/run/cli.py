@@ -125,6 +125,11 @@ def migrate(as_json: Json = False) -> None:
 
 def main() -> None:
     """The command `regulars`."""
+    from libs.run.commands import access, events
+
+    app.command("token")(access.mint)
+    app.add_typer(access.tenants, name="tenant")
+    app.add_typer(events.app, name="events")
     app()
 
 

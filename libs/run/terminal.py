@@ -13,7 +13,6 @@ from rich.console import Console
 from libs import config
 from libs.run.stack.faults import BadConfiguration, StackFault
 from libs.run.stack.home import Home
-from libs.run.stack.servers import of_running_stack
 
 T = TypeVar("T")
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
@@ -66,6 +65,8 @@ def settings(env: Mapping[str, str] | None = None) -> config.Settings:
 
 def environment_of_stack() -> dict[str, str]:
     """Our environment, completed by the addresses of the stack that runs here. Raises NotRunning."""
+    from libs.run.stack.servers import of_running_stack  # the clients of three servers come with it
+
     env = config.process_environment()
     found = settings(env)
     root = found.home.resolve()

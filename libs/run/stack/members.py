@@ -7,7 +7,6 @@ from pathlib import Path
 
 from libs import config
 from libs.run.stack.faults import PortTaken
-from libs.run.stack.health import grpc_serving, http_ready
 from libs.run.stack.home import Home, port_is_free
 from libs.run.stack.process import Program
 
@@ -42,6 +41,8 @@ def address(settings: config.Settings, name: str) -> str:
 
 async def healthy(settings: config.Settings, name: str) -> bool:
     """Whether a service does its work now."""
+    from libs.run.stack.health import grpc_serving, http_ready  # not every command needs gRPC
+
     if name == GATEWAY:
         return await http_ready(rest_url(settings) + "/readyz")
     return await grpc_serving(address(settings, name))

@@ -10,10 +10,8 @@ from collections.abc import Callable, Mapping
 import psycopg
 
 from libs import config
-from libs.internal_keys import InternalIssuer
-from libs.issuer import make_issuer
 from libs.migrate import SchemaTooNew, migrate
-from libs.run.stack import members, servers
+from libs.run.stack import members, secrets, servers
 from libs.run.stack.faults import BadConfiguration, DataTooNew
 from libs.run.stack.home import Home
 from libs.run.stack.keeper import Keeper
@@ -80,9 +78,9 @@ class Supervisor:
         if not needed.redis_url:
             self._say("There is no Redis on this machine: running without a cache.")
         await self._migrate(needed.postgres_url, names)
-        self._make_keys(names)
+        own = secrets.ensure(self.settings, self.home, names)
         self._say("Starting " + ", ".join(names) + " …")
-        found = members.programs(self.settings, self.home, names, self._environment(needed))
+        found = members.programs(self.settings, self.home, names, {**self._environment(needed), **own})
         self._services = [Keeper(program, self._note, self._say) for program in found]
         await self._bring_up(self._services)
 
@@ -117,13 +115,6 @@ class Supervisor:
                 f"The database could not be prepared: {error.diag.message_primary}"
             ) from error
         self._say(f"Migrated: {len(applied)} steps." if applied else "The database is up to date.")
-
-    def _make_keys(self, names: list[str]) -> None:
-        """Makes the development issuer and each service's key, so that the first call can be checked."""
-        if not self.settings.oidc_issuer:
-            make_issuer(self.home.root)
-        for name in names:
-            InternalIssuer(name, self.settings.internal_keys)
 
     async def _stop_all(self) -> None:
         self._set_phase("stopping")

@@ -1,0 +1,1 @@
+"""The commands of `regulars` beside those of the stack itself."""
