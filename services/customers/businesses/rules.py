@@ -2,10 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import date
 
 from libs.money import MINOR_DIGITS
-from services.customers.rules import Wrong, clean_text
+from services.customers.rules import Wrong, clean_text, iso_date
 
 TEXT, NUMBER, BOOLEAN, DATE, CHOICE = 1, 2, 3, 4, 5  # AttributeType
 MAX_ATTRIBUTES = 200
@@ -54,10 +53,7 @@ def _boolean(_: AttributeDefinition, given: object) -> bool:
 
 
 def _date(_: AttributeDefinition, given: object) -> str:
-    try:
-        return date.fromisoformat(str(given)[:11]).isoformat()
-    except ValueError:
-        raise Wrong("must be a date as YYYY-MM-DD") from None
+    return iso_date(str(given)).isoformat()
 
 
 def _choice(definition: AttributeDefinition, given: object) -> str:

@@ -8,7 +8,7 @@ from datetime import date
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 
-from services.customers.rules import Wrong
+from services.customers.rules import Wrong, iso_date
 
 EARLIEST_BIRTH = date(1900, 1, 1)
 
@@ -104,12 +104,7 @@ def external_key(business_id: object, source: str, external_id: str) -> str:
 
 def birth_date(text: str, today: date) -> str:
     """The date as it came. Raises Wrong unless it is a date from 1900 to today."""
-    try:
-        born = date.fromisoformat(text)
-    except ValueError:
-        raise Wrong("must be a date as YYYY-MM-DD") from None
-    if len(text) != 10:
-        raise Wrong("must be a date as YYYY-MM-DD")
+    born = iso_date(text)
     if not EARLIEST_BIRTH <= born <= today:
         raise Wrong("must be a date from 1900-01-01 to today")
     return text
