@@ -15,32 +15,34 @@ _PHRASES = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Servic
 
 
 class Readiness:
-    """The parts that a service needs, each with what is wrong with it, if anything. Ready when nothing is."""
+    """The parts that a service needs, each with what is wrong with it, if anything.
+
+    It is ready when nothing is wrong but what it can bear: reads go on without NATS, and all without Redis.
+    """
 
     def __init__(self, *parts: str) -> None:
         self._faults: dict[str, str | None] = dict.fromkeys(parts, "starting")
+        self._borne: set[str] = set()
         self._listeners: list[Callable[[bool], None]] = []
 
     @property
     def ready(self) -> bool:
-        """True if no part is wrong."""
-        return not any(self._faults.values())
+        """True if no part is wrong that must not be."""
+        return all(fault is None or part in self._borne for part, fault in self._faults.items())
 
     @property
     def faults(self) -> dict[str, str]:
         """What is wrong, by part."""
         return {part: fault for part, fault in self._faults.items() if fault}
 
-    def set(self, part: str, fault: str | None) -> None:
-        """Says what is wrong with a part; None: nothing."""
+    def set(self, part: str, fault: str | None, *, bearable: bool = False) -> None:
+        """Says what is wrong with a part; None: nothing. What is `bearable` is shown and no more."""
         before = self.ready
-        if self._faults.get(part, "") != fault:
-            log.log(
-                logging.INFO if fault is None else logging.WARNING,
-                "readiness",
-                extra={"part": part, "fault": fault},
-            )
+        if self._faults.get(part) != fault:
+            level = logging.INFO if fault is None else logging.WARNING
+            log.log(level, "readiness", extra={"part": part, "fault": fault})
         self._faults[part] = fault
+        (self._borne.add if bearable else self._borne.discard)(part)
         if self.ready != before:
             for listener in self._listeners:
                 listener(self.ready)
@@ -51,7 +53,8 @@ class Readiness:
 
     def report(self) -> bytes:
         """The state as JSON."""
-        return orjson.dumps({"ready": self.ready, "parts": {p: f or "ok" for p, f in self._faults.items()}})
+        parts = {part: fault or "ok" for part, fault in self._faults.items()}
+        return orjson.dumps({"ready": self.ready, "parts": parts})
 
 
 class Probes:

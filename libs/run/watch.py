@@ -1,0 +1,111 @@
+"""What a service needs, looked at all the time: its database, its schema's version, NATS, its own loops."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+
+import psycopg
+from nats.aio.client import Client
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+from sqlalchemy import exc, text
+
+from libs import migrate, status
+from libs.caller import Caller, acting_as
+from libs.db import Database
+from libs.probes import Readiness
+from libs.run.loops import Loop
+
+log = logging.getLogger(__name__)
+
+CHECK_SECONDS = 2.0
+STARTING_SECONDS = 0.2
+ANSWER_SECONDS = 3.0
+_NOBODY = Caller(tenant_id=None, subject="readiness", kind="service")
+
+
+class Watch:
+    """Keeps a service's readiness true."""
+
+    def __init__(
+        self,
+        service: str,
+        readiness: Readiness,
+        db: Database,
+        nc: Client,
+        redis: "Redis | None",
+        loops: Mapping[str, Loop],
+    ) -> None:
+        self._readiness = readiness
+        self._db = db
+        self._nc = nc
+        self._redis = redis
+        self._loops = loops
+        self._expected = migrate.revisions(service)
+        self._nats_was_there = False
+
+    async def run(self) -> None:
+        """Looks until cancelled."""
+        while True:
+            await self.look()
+            await asyncio.sleep(CHECK_SECONDS if self._readiness.ready else STARTING_SECONDS)
+
+    async def look(self) -> None:
+        """Looks once."""
+        self._readiness.set("database", await self._database_fault())
+        there = self._nc.is_connected
+        self._nats_was_there = self._nats_was_there or there
+        # Events wait in the outbox meanwhile; only at the start NATS must have been there once.
+        self._readiness.set("nats", None if there else "no connection", bearable=self._nats_was_there)
+        if self._redis is not None:
+            self._readiness.set("redis", await self._redis_fault(self._redis), bearable=True)
+        for name, loop in self._loops.items():
+            self._readiness.set(name, loop.error, bearable=True)
+
+    async def _database_fault(self) -> str | None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                found = {table: await self._version(table) for table in self._expected}
+        except (TimeoutError, OSError):
+            return "no answer"
+        except (psycopg.Error, exc.SQLAlchemyError) as error:
+            state = status.database_facts(error).get("sqlstate", "")
+            # Tables, schemas, roles or passwords that are not there yet.
+            return "not migrated" if state in {"42P01", "3F000", "28000", "28P01", "3D000"} else "no answer"
+        for table, expected in self._expected.items():
+            if fault := version_fault(expected, found[table]):
+                return f"{table} {fault}"
+        return None
+
+    async def _version(self, table: str) -> str | None:
+        with acting_as(_NOBODY):
+            async with self._db.read() as tx:
+                version = await tx.scalar(text(f'select version_num from "{table}"'))  # noqa: S608
+        return None if version is None else str(version)
+
+    async def _redis_fault(self, redis: "Redis") -> str | None:
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                await redis.ping()
+        except (TimeoutError, OSError, RedisError):
+            return "no answer"
+        return None
+
+
+def version_fault(expected: str | None, found: str | None) -> str | None:
+    """What is wrong with a schema at revision `found`, for code of revision `expected`.
+
+    Nothing if it is that one or the next (decision 32): a schema is migrated before its code is deployed.
+    """
+    if found == expected or expected is None:
+        return None
+    ahead = _number(found) - _number(expected)
+    if ahead == 1:
+        return None
+    return f"is at {found or 'nothing'} and must be at {expected}" if ahead < 0 else f"is too new ({found})"
+
+
+def _number(revision: str | None) -> int:
+    """`0003_add_tags` as 3."""
+    digits = (revision or "0").partition("_")[0]
+    return int(digits) if digits.isdigit() else 0

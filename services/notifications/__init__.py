@@ -1,0 +1,1 @@
+"""The notifications service: a room that stands empty so far."""

@@ -1,0 +1,1 @@
+"""The privacy service: a room that stands empty so far."""

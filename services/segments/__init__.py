@@ -1,0 +1,1 @@
+"""The segments service: a room that stands empty so far."""
