@@ -102,8 +102,13 @@ class Audit:
         self._moving = asyncio.Lock()
 
     def reading(self, *categories: str) -> Reading:
-        """The context in which the current caller reads data of these categories ("user.contact.email")."""
-        return Reading(self, callers.current(), categories)
+        """The context in which the current caller reads data of these categories ("user.contact.email").
+
+        Raises Unauthenticated without a caller or a tenant: such a read could not be noted.
+        """
+        caller = callers.current()
+        caller.tenant()
+        return Reading(self, caller, categories)
 
     def check_room(self) -> None:
         """Raises Unavailable if another entry would not fit."""
@@ -141,7 +146,7 @@ class Audit:
             while True:
                 loop = asyncio.get_running_loop()
                 if loop.time() >= next_claim:
-                    self._spool.claim()
+                    self.claim()
                     next_claim = loop.time() + CLAIM_SECONDS
                 rung.clear()
                 try:
@@ -155,6 +160,10 @@ class Audit:
                     await asyncio.sleep(GATHER_SECONDS)
                 except TimeoutError:
                     continue
+
+    def claim(self) -> int:
+        """Takes over what processes of this service that died have left; gives how many files."""
+        return self._spool.claim()
 
     async def flush(self) -> int:
         """Moves what waits now; gives how many entries. Emits AccessRecorded.

@@ -49,7 +49,7 @@ class MasterKeys:
             raise CryptoFault(f"No master key at hand opens {place.decode()}.")
         try:
             return cipher.decrypt(wrapped[body : body + _NONCE_BYTES], wrapped[body + _NONCE_BYTES :], place)
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: cut short
             raise CryptoFault(f"The wrapped key {place.decode()} was changed.") from None
 
     def is_current(self, wrapped: bytes) -> bool:

@@ -63,7 +63,7 @@ def open_sealed(reading: Reading, customer_id: UUID, key: DataKey, place: Place,
         raise SealBroken(f"A value is not sealed under key {key.key_id}.")
     try:
         return key.cipher.decrypt(sealed[17:29], sealed[29:], place)
-    except InvalidTag:
+    except (InvalidTag, ValueError):  # ValueError: cut short
         raise SealBroken(f"A value under key {key.key_id} does not belong where it was found.") from None
 
 

@@ -48,7 +48,7 @@ def unwrap(kek: AESGCM, tenant_id: UUID, key_id: UUID, wrapped: bytes) -> bytes:
     """The data key again. Raises SealBroken if it was changed, moved, or wrapped by another tenant key."""
     try:
         return kek.decrypt(wrapped[1:13], wrapped[13:], wrapped[:1] + tenant_id.bytes + key_id.bytes)
-    except InvalidTag:
+    except (InvalidTag, ValueError):  # ValueError: cut short
         raise SealBroken(f"The wrapped key {key_id} is not what was stored.") from None
 
 
