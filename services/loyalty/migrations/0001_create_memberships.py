@@ -9,7 +9,7 @@ TENANT = "tenant_id = (select nullif(current_setting('app.tenant_id', true), '')
 BUSINESS = """
     ((select current_setting('app.businesses', true)) = '*'
      or business_id = any (
-         (select string_to_array(nullif(current_setting('app.businesses', true), ''), ',')::uuid[])))
+         (select string_to_array(nullif(current_setting('app.businesses', true), ''), ','))::uuid[]))
 """
 
 
