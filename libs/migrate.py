@@ -28,6 +28,10 @@ OWNER_OPTIONS = "-c lock_timeout=5s -c statement_timeout=60s -c timezone=UTC"
 Report = Callable[[str], None]
 
 
+class MigrationFailed(RuntimeError):
+    """The database refused a migration, or the bootstrap before it."""
+
+
 class SchemaTooNew(RuntimeError):
     """The database was migrated by a newer version of this software."""
 
@@ -37,16 +41,25 @@ def migrate(
 ) -> list[str]:
     """Brings the schemas of `services` to this version; gives what was applied ("customers 0001").
 
-    `settings.postgres_url` names the administrator. Raises SchemaTooNew; psycopg's errors pass through.
+    `settings.postgres_url` names the administrator. Raises SchemaTooNew, MigrationFailed.
     """
     applied: list[str] = []
-    with _lock(settings.postgres_url, settings.database):
-        _create_database(settings.postgres_url, settings.database)
-        for service in services:
-            _bootstrap(settings, service)
-            for step in _lines(settings, service):
-                applied.append(step)
-                report(step)
+    at = "the database"
+    try:
+        with _lock(settings.postgres_url, settings.database):
+            _create_database(settings.postgres_url, settings.database)
+            for service in services:
+                at = service
+                _bootstrap(settings, service)
+                for step in _lines(settings, service):
+                    applied.append(step)
+                    report(step)
+    except (psycopg.Error, sqlalchemy.exc.DBAPIError) as error:
+        driver = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error
+        reason = driver.diag.message_primary if isinstance(driver, psycopg.Error) else None
+        done = f" (after {applied[-1]})" if applied else ""
+        message = f"Migrating {at} failed{done}: {type(driver).__name__}: {reason or 'no connection'}."
+        raise MigrationFailed(message) from error
     return applied
 
 

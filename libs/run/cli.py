@@ -24,7 +24,7 @@ EXIT_CODES = (
 STATE_COLOURS = {"healthy": "green", "unhealthy": "red", "restarting": "yellow"}
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, epilog=EXIT_CODES, pretty_exceptions_show_locals=False
+    no_args_is_help=True, add_completion=False, epilog=EXIT_CODES, pretty_exceptions_enable=False
 )
 
 
@@ -104,7 +104,7 @@ def serve(
 @app.command()
 def migrate(as_json: Json = False) -> None:
     """Make roles, schemas and tables, on REGULARS_POSTGRES_URL or the stack here."""
-    from libs.migrate import SchemaTooNew
+    from libs.migrate import MigrationFailed, SchemaTooNew
     from libs.migrate import migrate as run_migrations
     from libs.run.stack.faults import DataTooNew
     from libs.run.stack.members import GATEWAY, present
@@ -117,6 +117,8 @@ def migrate(as_json: Json = False) -> None:
             )
         except SchemaTooNew as error:
             raise DataTooNew(str(error)) from error
+        except MigrationFailed as error:
+            raise NotHealthy(str(error)) from error
     if as_json:
         print_json({"applied": applied})
     else:

@@ -7,12 +7,10 @@ import signal
 import time
 from collections.abc import Callable, Mapping
 
-import psycopg
-
 from libs import config
-from libs.migrate import SchemaTooNew, migrate
+from libs.migrate import MigrationFailed, SchemaTooNew, migrate
 from libs.run.stack import members, secrets, servers
-from libs.run.stack.faults import BadConfiguration, DataTooNew
+from libs.run.stack.faults import DataTooNew, NotHealthy
 from libs.run.stack.home import Home
 from libs.run.stack.keeper import Keeper
 from libs.run.stack.leftovers import stop_leftovers
@@ -110,10 +108,8 @@ class Supervisor:
             applied = await asyncio.to_thread(migrate, settings, with_tables)
         except SchemaTooNew as error:
             raise DataTooNew(str(error)) from error
-        except psycopg.Error as error:
-            raise BadConfiguration(
-                f"The database could not be prepared: {error.diag.message_primary}"
-            ) from error
+        except MigrationFailed as error:
+            raise NotHealthy(str(error)) from error
         self._say(f"Migrated: {len(applied)} steps." if applied else "The database is up to date.")
 
     async def _stop_all(self) -> None:
