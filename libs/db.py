@@ -1,4 +1,4 @@
-"""Transactions on PostgreSQL: one tenant each, set for row-level security with the BEGIN itself."""
+"""Transactions on PostgreSQL: one tenant each, walled in by the settings that its BEGIN carries."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -10,7 +10,7 @@ from uuid import UUID
 
 import psycopg
 from psycopg import sql
-from sqlalchemy import CursorResult, Executable
+from sqlalchemy import CursorResult, Executable, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from libs import caller as callers
@@ -22,8 +22,13 @@ SESSION_OPTIONS = (
     "-c statement_timeout=5000 -c lock_timeout=4000 -c idle_in_transaction_session_timeout=5000"
     " -c timezone=UTC -c jit=off"
 )
-_BEGIN = sql.SQL("BEGIN; SELECT set_config('app.tenant_id', {tenant}, true)")
-_BEGIN_READ = sql.SQL("BEGIN READ ONLY; SELECT set_config('app.tenant_id', {tenant}, true)")
+_WALLS = (
+    "; SELECT set_config('app.tenant_id', {tenant}, true), set_config('app.businesses', {businesses}, true)"
+)
+_BEGIN = sql.SQL("BEGIN" + _WALLS)
+_BEGIN_READ = sql.SQL("BEGIN READ ONLY" + _WALLS)
+
+_ACROSS = select(func.set_config("app.businesses", "*", True))
 
 _open: ContextVar[bool] = ContextVar("transaction_open", default=False)
 
@@ -33,16 +38,21 @@ def in_transaction() -> bool:
     return _open.get()
 
 
+Driver = psycopg.AsyncConnection[Any]
+
+
 class Tx:
     """One open transaction: its connection, whose it is, and its instant.
 
     `now` is the clock at BEGIN; every row written in the transaction bears it.
     """
 
-    __slots__ = ("_after", "_caller", "connection", "now")
+    __slots__ = ("_after", "_caller", "connection", "driver", "now")
 
-    def __init__(self, connection: AsyncConnection, caller: Caller | None) -> None:
+    def __init__(self, connection: AsyncConnection, driver: Driver, caller: Caller | None) -> None:
         self.connection = connection
+        # psycopg's own connection inside this transaction, for COPY, pipelines and the few hot reads.
+        self.driver = driver
         self.now: datetime = clock.now()
         self._caller = caller
         self._after: list[Callable[[], None]] = []
@@ -67,12 +77,12 @@ class Tx:
         """The first column of the first row, or None."""
         return await self.connection.scalar(statement, params)
 
-    async def driver(self) -> psycopg.AsyncConnection[Any]:
-        """psycopg's own connection inside this transaction, for COPY, pipelines and the few hot reads."""
-        raw = await self.connection.get_raw_connection()
-        driver = raw.driver_connection
-        assert isinstance(driver, psycopg.AsyncConnection)
-        return driver
+    async def across_businesses(self) -> None:
+        """Lets the rest of the transaction see rows of all of the tenant's businesses.
+
+        For rules about a customer as a whole; what it shows of other businesses never reaches the caller.
+        """
+        await self.execute(_ACROSS)
 
     def after_commit(self, wake: Callable[[], None]) -> None:
         """Calls `wake` once the commit is done. For wake-ups inside the process, never for work."""
@@ -139,16 +149,14 @@ def _engine(url: str, pool_size: int) -> AsyncEngine:
 
 @asynccontextmanager
 async def _transaction(engine: AsyncEngine, begin: sql.SQL, caller: Caller | None) -> AsyncIterator[Tx]:
-    tenant = str(caller.tenant_id) if caller and caller.tenant_id else ""
-    connection = await _begun(engine, begin.format(tenant=sql.Literal(tenant)))
-    tx = Tx(connection, caller)
+    connection, driver = await _begun(engine, begin.format(**_walls(caller)))
+    tx = Tx(connection, driver, caller)
     token = _open.set(True)
     try:
         yield tx
-        driver = await tx.driver()
         await driver.commit()
     except BaseException:
-        await asyncio.shield(_abandon(connection))
+        await asyncio.shield(_abandon(connection, driver))
         raise
     finally:
         _open.reset(token)
@@ -156,14 +164,21 @@ async def _transaction(engine: AsyncEngine, begin: sql.SQL, caller: Caller | Non
     tx._committed()
 
 
-async def _begun(engine: AsyncEngine, begin: sql.Composed) -> AsyncConnection:
+def _walls(caller: Caller | None) -> dict[str, sql.Literal]:
+    """The settings that the policies read: the tenant, and the businesses as "*" or a list of ids."""
+    if caller is None:
+        return {"tenant": sql.Literal(""), "businesses": sql.Literal("")}
+    businesses = "*" if caller.businesses is None else ",".join(map(str, caller.businesses))
+    return {"tenant": sql.Literal(str(caller.tenant_id or "")), "businesses": sql.Literal(businesses)}
+
+
+async def _begun(engine: AsyncEngine, begin: sql.Composed) -> tuple[AsyncConnection, Driver]:
     """A connection inside a transaction. Connections that died in the pool are replaced: nothing was done yet."""
     attempts = engine.pool.size() + 1  # type: ignore[attr-defined]  # a queue pool has one
     for attempt in range(1, attempts + 1):
         connection = await engine.connect()
+        driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
         try:
-            driver = (await connection.get_raw_connection()).driver_connection
-            assert isinstance(driver, psycopg.AsyncConnection)
             await driver.execute(begin, prepare=False)
         except psycopg.OperationalError:
             await connection.invalidate()
@@ -171,18 +186,16 @@ async def _begun(engine: AsyncEngine, begin: sql.Composed) -> AsyncConnection:
             if attempt == attempts:
                 raise
         except BaseException:
-            await asyncio.shield(_abandon(connection))
+            await asyncio.shield(_abandon(connection, driver))
             raise
         else:
-            return connection
+            return connection, driver
     raise AssertionError("unreachable")
 
 
-async def _abandon(connection: AsyncConnection) -> None:
+async def _abandon(connection: AsyncConnection, driver: Driver) -> None:
     """Rolls back and returns the connection to the pool; one that does not answer is thrown away."""
     try:
-        driver = (await connection.get_raw_connection()).driver_connection
-        assert isinstance(driver, psycopg.AsyncConnection)
         await driver.rollback()
     except (psycopg.Error, OSError):
         await connection.invalidate()
