@@ -56,7 +56,8 @@ class Watch:
         there = self._nc.is_connected
         self._nats_was_there = self._nats_was_there or there
         # Events wait in the outbox meanwhile; only at the start NATS must have been there once.
-        self._readiness.set("nats", None if there else "no connection", bearable=self._nats_was_there)
+        fault = None if there else _nats_fault(self._nc)
+        self._readiness.set("nats", fault, bearable=self._nats_was_there)
         if self._redis is not None:
             self._readiness.set("redis", await self._redis_fault(self._redis), bearable=True)
         for name, loop in self._loops.items():
@@ -90,6 +91,10 @@ class Watch:
         except (TimeoutError, OSError, RedisError):
             return "no answer"
         return None
+
+
+def _nats_fault(nc: Client) -> str:
+    return "not authorized" if "authorization" in str(nc.last_error).lower() else "no connection"
 
 
 def version_fault(expected: str | None, found: str | None) -> str | None:
