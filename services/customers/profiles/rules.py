@@ -1,16 +1,9 @@
 """What a profile may hold, and when two contact data are the same."""
 
-import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
-from datetime import date
 
-import phonenumbers
-from email_validator import EmailNotValidError, validate_email
-
-from services.customers.rules import Wrong, iso_date
-
-EARLIEST_BIRTH = date(1900, 1, 1)
+from libs import formats
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,41 +66,9 @@ class Standing:
     sources: tuple[Source, ...] = ()
 
 
-def email_key(email: str) -> str:
-    """The form in which e-mails are compared: NFC, lower case, domain in IDNA ASCII. Raises Wrong."""
-    try:
-        parts = validate_email(unicodedata.normalize("NFC", email.strip()), check_deliverability=False)
-    except EmailNotValidError:
-        raise Wrong("must be an e-mail address (name@example.com)") from None
-    return f"{parts.local_part.lower()}@{(parts.ascii_domain or parts.domain).lower()}"
-
-
-def phone_e164(phone: str, country: str) -> str:
-    """The phone as E.164. `country` (ISO 3166-1 alpha-2, or "") gives national forms their meaning. Raises Wrong."""
-    international = phone.strip().startswith(("+", "\uff0b", "00"))
-    text = "+" + phone.strip()[2:] if phone.strip().startswith("00") else phone
-    try:
-        number = phonenumbers.parse(text, country or None)
-    except phonenumbers.NumberParseException:
-        number = None
-    if number is None or not phonenumbers.is_valid_number(number):
-        if country and not international:
-            raise Wrong(f"must be a phone number, valid in {country} or international (+14155550123)")
-        raise Wrong("must be an international phone number (+14155550123)")
-    return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
-
-
 def external_key(business_id: object, source: str, external_id: str) -> str:
     """The form in which external ids are compared: they are unique per business and source."""
     return f"{business_id}\x1f{source}\x1f{external_id}"
-
-
-def birth_date(text: str, today: date) -> str:
-    """The date as it came. Raises Wrong unless it is a date from 1900 to today."""
-    born = iso_date(text)
-    if not EARLIEST_BIRTH <= born <= today:
-        raise Wrong("must be a date from 1900-01-01 to today")
-    return text
 
 
 def tag_key(tag: str) -> str:
@@ -135,7 +96,7 @@ def identifiers(profile: Profile, standings: Mapping[object, Standing]) -> set[t
     """
     found = set()
     if profile.email:
-        found.add(("email", email_key(profile.email)))
+        found.add(("email", formats.email(profile.email)))
     if profile.phone:
         found.add(("phone", profile.phone))
     for business_id, standing in standings.items():

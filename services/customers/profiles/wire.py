@@ -13,16 +13,16 @@ from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Value
 from sqlalchemy import Row
 
+from libs import formats
 from libs.contracts import category
+from libs.formats import Wrong
 from libs.instants import stamp
 from libs.problems import Faults, InvalidArgument
 from regulars.customers.v1 import customers_pb2 as pb
-from services.customers import rules as values
 from services.customers.businesses.rules import AttributeDefinition, attribute_value
 from services.customers.profiles import rules
 from services.customers.profiles.queries import View
 from services.customers.profiles.rules import Profile, Source, Standing
-from services.customers.rules import Wrong
 
 _TEXTS = ("first_name", "last_name", "full_name", "gender", "company")
 _PERSON = (*_TEXTS, "email", "phone", "born_on", "language", "time_zone", "handles", "preferred_categories")
@@ -122,12 +122,12 @@ def written(
             return ""
 
     rule_of: dict[str, Callable[[str], str]] = {
-        **dict.fromkeys(_TEXTS, values.clean_text),
-        "email": lambda text: text.strip() if rules.email_key(text) else "",
-        "phone": lambda text: rules.phone_e164(text, country),
-        "born_on": lambda text: rules.birth_date(text, today),
-        "language": values.language_tag,
-        "time_zone": values.time_zone,
+        **dict.fromkeys(_TEXTS, formats.line),
+        "email": lambda text: text.strip() if formats.email(text) else "",
+        "phone": lambda text: formats.phone(text, country),
+        "born_on": lambda text: formats.birth_date(text, today),
+        "language": formats.language,
+        "time_zone": formats.time_zone,
     }
     person: dict[str, object] = {name: checked(name, rule) for name, rule in rule_of.items() if name in paths}
     handles = _handles(message, paths, before.profile.handles)
@@ -260,9 +260,9 @@ def lookup_key(request: pb.LookupCustomerRequest, business_id: UUID, country: st
     kind = str(request.WhichOneof("key"))
     try:
         if kind == "email":
-            return kind, rules.email_key(request.email)
+            return kind, formats.email(request.email)
         if kind == "phone":
-            return kind, rules.phone_e164(request.phone, country)
+            return kind, formats.phone(request.phone, country)
     except Wrong as wrong:
         raise InvalidArgument.of(kind, str(wrong)) from None
     return kind, rules.external_key(business_id, request.source or "manual", request.external_id)
@@ -288,9 +288,9 @@ def upsert_key(request: pb.UpsertCustomerRequest, business_id: UUID, country: st
         raise InvalidArgument.of("match_by", "names a value that the customer does not give")
     try:
         if by == pb.MATCH_BY_EMAIL:
-            return "email", rules.email_key(message.email)
+            return "email", formats.email(message.email)
         if by == pb.MATCH_BY_PHONE:
-            return "phone", rules.phone_e164(message.phone, country)
+            return "phone", formats.phone(message.phone, country)
     except Wrong:
         return None
     assert external is not None
