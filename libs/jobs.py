@@ -346,7 +346,7 @@ class JobRunner:
         return {"state": state, "finished_at": clock.now(), **values}
 
     async def _beat(self, job: Job, work: "asyncio.Future[None]") -> bool:
-        """Keeps the lease. Ends the work, and gives True if that was asked for, False if the lease is lost."""
+        """Keeps the lease. Ends the work: gives True if somebody asked for it, False if the lease is lost."""
         with bell(BELL).listening() as rung:
             while True:
                 await rung_within(rung, self._beat_seconds)

@@ -26,7 +26,7 @@ OF_ALL = ("leases",)
 # A caller with some businesses sees their jobs; one with all sees those of the whole tenant as well.
 OWN_BUSINESS = (
     "(select current_setting('app.businesses', true)) = '*' or business_id = any ("
-    "(select string_to_array(nullif(current_setting('app.businesses', true), ''), ',')::uuid[]))"
+    "(select string_to_array(nullif(current_setting('app.businesses', true), ''), ','))::uuid[])"
 )
 
 TABLES = """
