@@ -1,8 +1,7 @@
 """Fields that a caller may not see are cleared from every answer, and may not be written either."""
 
 from collections.abc import Iterable, Iterator
-from functools import cache
-from typing import Any
+from typing import Any, cast
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
@@ -35,7 +34,7 @@ def mask(message: Message, masks: frozenset[str]) -> None:
     """
     if not masks:
         return
-    plan = _plan(message.DESCRIPTOR, masks)
+    plan = _plan(cast(Descriptor, message.DESCRIPTOR), masks)
     if plan.touches:
         plan.apply(message)
 
@@ -60,7 +59,7 @@ def refuse_masked(caller: Caller, descriptor: Descriptor, paths: Iterable[str]) 
 
 def _masked_under(descriptor: Descriptor, path: str, masks: frozenset[str]) -> Iterator[str]:
     if path == "*":
-        yield from _plan(descriptor, masks).names
+        yield from _names(descriptor, masks)
         return
     inner: Descriptor | None = descriptor
     walked: list[str] = []
@@ -74,7 +73,7 @@ def _masked_under(descriptor: Descriptor, path: str, masks: frozenset[str]) -> I
             return
         inner = _inner(field)
     if inner is not None:
-        yield from (f"{path}.{name}" for name in _plan(inner, masks).names)
+        yield from (f"{path}.{name}" for name in _names(inner, masks))
 
 
 def _inner(field: FieldDescriptor) -> Descriptor | None:
@@ -86,50 +85,78 @@ def _inner(field: FieldDescriptor) -> Descriptor | None:
 
 
 class _Plan:
-    """What to do with messages of one type for one set of masks."""
+    """What to do with messages of one type for one set of masks. A plan may hold itself, as its message may."""
 
-    __slots__ = ("clear", "has_list", "inner", "listed", "names")
+    __slots__ = ("_has_list", "_inner", "_listed", "clear")
 
-    def __init__(self, descriptor: Descriptor, masks: frozenset[str], within: tuple[str, ...]) -> None:
-        self.has_list = LIST in descriptor.fields_by_name
-        self.clear: tuple[str, ...] = tuple(f.name for f in descriptor.fields if is_masked(f, masks))
-        self.inner: list[tuple[str, bool, bool, _Plan]] = []
-        self.names: list[str] = list(self.clear)
-        self.listed: list[str] = list(self.clear)
-        within = (*within, descriptor.full_name)
-        for field in descriptor.fields:
-            held = _inner(field)
-            if held is None or field.name in self.clear or held.full_name in within:
-                continue
-            plan = _Plan(held, masks, within)
-            if not plan.touches:
-                continue
+    def __init__(self, descriptor: Descriptor, masks: frozenset[str]) -> None:
+        self.clear = tuple(field.name for field in descriptor.fields if is_masked(field, masks))
+        self._has_list = LIST in descriptor.fields_by_name
+        self._listed = list(_names(descriptor, masks, listed=True))
+        self._inner: list[tuple[str, bool, bool, _Plan]] = []
+
+    def fill(self, descriptor: Descriptor, masks: frozenset[str]) -> None:
+        """Adds the plans of the fields; apart, because one of them may be this one."""
+        for field, held in _reaching(descriptor, masks):
             is_map = held is not field.message_type
-            self.inner.append((field.name, is_map, bool(field.is_repeated), plan))
-            self.names += [f"{field.name}.{name}" for name in plan.names]
-            if not plan.has_list:
-                self.listed += [f"{field.name}.{name}" for name in plan.listed]
+            self._inner.append((field.name, is_map, bool(field.is_repeated), _plan(held, masks)))
 
     @property
     def touches(self) -> bool:
         """True if anything of such a message may have to be cleared."""
-        return bool(self.clear or self.inner)
+        return bool(self.clear or self._inner)
 
     def apply(self, message: Any) -> None:
         """Clears and lists."""
         for name in self.clear:
             message.ClearField(name)
-        for name, is_map, is_repeated, plan in self.inner:
+        for name, is_map, is_repeated, plan in self._inner:
             if is_repeated:
                 held = getattr(message, name)
                 for item in held.values() if is_map else held:
                     plan.apply(item)
             elif message.HasField(name):
                 plan.apply(getattr(message, name))
-        if self.has_list and self.listed:
-            message.masked_fields[:] = self.listed
+        if self._has_list and self._listed:
+            message.masked_fields[:] = self._listed
 
 
-@cache
+_plans: dict[tuple[str, frozenset[str]], _Plan] = {}
+
+
 def _plan(descriptor: Descriptor, masks: frozenset[str]) -> _Plan:
-    return _Plan(descriptor, masks, ())
+    key = (descriptor.full_name, masks)
+    plan = _plans.get(key)
+    if plan is None:
+        plan = _plans[key] = _Plan(descriptor, masks)
+        plan.fill(descriptor, masks)
+    return plan
+
+
+def _reaching(descriptor: Descriptor, masks: frozenset[str]) -> Iterator[tuple[FieldDescriptor, Descriptor]]:
+    """The fields that hold messages in which something is masked, and those messages."""
+    for field in descriptor.fields:
+        held = _inner(field)
+        if held is not None and not is_masked(field, masks) and _reaches(held, masks, set()):
+            yield field, held
+
+
+def _reaches(descriptor: Descriptor, masks: frozenset[str], seen: set[str]) -> bool:
+    if descriptor.full_name in seen:
+        return False
+    seen.add(descriptor.full_name)
+    if any(is_masked(field, masks) for field in descriptor.fields):
+        return True
+    held = (_inner(field) for field in descriptor.fields)
+    return any(kind is not None and _reaches(kind, masks, seen) for kind in held)
+
+
+def _names(
+    descriptor: Descriptor, masks: frozenset[str], within: tuple[str, ...] = (), *, listed: bool = False
+) -> Iterator[str]:
+    """Paths of the masked fields, once for a message inside itself. `listed`: without those listed deeper."""
+    yield from (field.name for field in descriptor.fields if is_masked(field, masks))
+    within = (*within, descriptor.full_name)
+    for field, held in _reaching(descriptor, masks):
+        if held.full_name not in within and not (listed and LIST in held.fields_by_name):
+            yield from (f"{field.name}.{name}" for name in _names(held, masks, within, listed=listed))
