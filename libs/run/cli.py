@@ -127,12 +127,13 @@ def migrate(as_json: Json = False) -> None:
 
 def main() -> None:
     """The command `regulars`."""
-    from libs.run.commands import access, events
+    from libs.run.commands import access, events, keys
 
     app.command("token")(access.mint)
     app.add_typer(access.tenants, name="tenant")
     app.add_typer(events.app, name="events")
-    app()
+    app.add_typer(keys.app, name="keys")
+    app(prog_name="regulars")
 
 
 def _silent(_line: str) -> None:

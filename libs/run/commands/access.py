@@ -2,23 +2,20 @@
 
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import typer
 
 from libs import config, issuer
-from libs.ids import new_id, parse_id
+from libs.ids import parse_id
 from libs.run import terminal
-from libs.run.stack.faults import BadConfiguration, NotHealthy, NotRunning
+from libs.run.commands.calls import PLATFORM_ROLE, ask, operator_token
+from libs.run.stack.faults import BadConfiguration
 from libs.run.terminal import Json, faults_told, out, print_json, say
 
-if TYPE_CHECKING:
-    from regulars.customers.v1.tenants_pb2 import Tenant
-
 tenants = typer.Typer(no_args_is_help=True, help="Make and find tenants.")
-PLATFORM_ROLE = "platform"
-SECONDS = 10
+TENANTS = "/regulars.customers.v1.TenantsService"
 Token = Annotated[
     str, typer.Option("--token", help="A platform token, if tokens come from an issuer of your own.")
 ]
@@ -34,7 +31,7 @@ def create(
     """Make a tenant; again with the same slug gives the same tenant. Prints its id."""
     with faults_told():
         fields = {"slug": slug, "display_name": name}
-        _show(terminal.run(_call(terminal.settings(), token, "CreateTenant", fields)), as_json)
+        _show(terminal.run(_create(terminal.settings(), fields, token)), as_json)
 
 
 @tenants.command()
@@ -43,7 +40,7 @@ def get(
 ) -> None:
     """Find a tenant by id or slug. Prints its id."""
     with faults_told():
-        _show(terminal.run(_call(terminal.settings(), token, "GetTenant", _named(tenant))), as_json)
+        _show(terminal.run(_find(terminal.settings(), tenant, token)), as_json)
 
 
 def mint(
@@ -66,7 +63,7 @@ def mint(
             raise typer.BadParameter("is needed for all roles but platform", param_hint="--tenant")
         text = issuer.mint(
             found.home.resolve(),
-            tenant=_tenant_id(found, tenant),
+            tenant=terminal.run(tenant_id(found, tenant)) if tenant else None,
             roles=roles,
             businesses=business or None,
             customer=customer,
@@ -87,54 +84,22 @@ def _check_roles(file: Path, roles: list[str]) -> None:
         raise typer.BadParameter(f"{problem} (there are: {', '.join(known)})", param_hint="--role")
 
 
-def _tenant_id(found: config.Settings, tenant: str) -> UUID | None:
+async def tenant_id(found: config.Settings, tenant: str) -> UUID:
     """The id that `tenant` names; a slug is looked up at the customers service."""
-    if not tenant:
-        return None
     known = parse_id(tenant)
-    return known or UUID(terminal.run(_call(found, "", "GetTenant", _named(tenant))).id)
+    return known or UUID((await _find(found, tenant, "")).id)
 
 
-def _named(tenant: str) -> dict[str, str]:
-    return {"id": tenant} if parse_id(tenant) else {"slug": tenant}
+async def _find(found: config.Settings, tenant: str, token: str) -> Any:
+    fields = {"id": tenant} if parse_id(tenant) else {"slug": tenant}
+    return await ask(found, f"{TENANTS}/GetTenant", fields, token or operator_token(found))
 
 
-async def _call(found: config.Settings, token: str, method: str, fields: dict[str, str]) -> "Tenant":
-    """Asks TenantsService. Raises NotRunning, NotHealthy with the service's refusal, BadConfiguration."""
-    # Imported here: the other commands should not wait for them.
-    import grpc
-
-    from libs import status
-    from regulars.customers.v1 import tenants_pb2, tenants_pb2_grpc
-
-    if not token and found.oidc_issuer:
-        raise BadConfiguration("REGULARS_OIDC_ISSUER is set: give a token with role platform by --token.")
-    token = token or issuer.mint(
-        found.home.resolve(),
-        tenant=None,
-        roles=[PLATFORM_ROLE],
-        subject="command-line",
-        ttl_seconds=60,
-        audience=found.oidc_audience,
-    )
-    address = found.address_of("customers")
-    metadata = (("authorization", f"Bearer {token}"), ("x-request-id", str(new_id())))
-    async with grpc.aio.insecure_channel(address, options=[("grpc.enable_http_proxy", 0)]) as channel:
-        call = getattr(tenants_pb2_grpc.TenantsServiceStub(channel), method)
-        request = getattr(tenants_pb2, f"{method}Request")(**fields)
-        try:
-            answer: Tenant = await call(request, timeout=SECONDS, metadata=metadata)
-        except grpc.aio.AioRpcError as error:
-            if error.code() == grpc.StatusCode.UNAVAILABLE:
-                message = f"The customers service does not answer at {address}: `regulars up`."
-                raise NotRunning(message) from None
-            problem = status.from_rpc_error(error)
-            lines = [f"  {violation.field}: {violation.description}" for violation in problem.violations]
-            raise NotHealthy("\n".join([f"{problem.reason}: {problem.message}", *lines])) from None
-    return answer
+async def _create(found: config.Settings, fields: dict[str, str], token: str) -> Any:
+    return await ask(found, f"{TENANTS}/CreateTenant", fields, token or operator_token(found))
 
 
-def _show(tenant: "Tenant", as_json: bool) -> None:
+def _show(tenant: Any, as_json: bool) -> None:
     if as_json:
         created_at = tenant.created_at.ToJsonString()
         fields = {"id": tenant.id, "slug": tenant.slug, "displayName": tenant.display_name}
