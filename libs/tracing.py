@@ -9,6 +9,7 @@ from opentelemetry.trace import SpanKind, Status, StatusCode
 
 from libs import telemetry
 from libs.contracts import Method
+from libs.logs import service_name
 from libs.rpc import MAKERS, Context, Continuation, Handler, kind_of
 
 # What is the server's fault, by OpenTelemetry's conventions for gRPC servers.
@@ -51,6 +52,7 @@ class Tracing(grpc.aio.ServerInterceptor):
 
         async def traced(request: Any, context: Context) -> Any:
             began = time.perf_counter()
+            service_name.set(self._service)  # gRPC starts each call in an empty context
             parent = None
             for key, value in context.invocation_metadata() or ():
                 if key == "traceparent" and isinstance(value, str):
