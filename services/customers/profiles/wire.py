@@ -74,6 +74,7 @@ def mask_paths(message: pb.Customer, mask: FieldMask, faults: Faults) -> frozens
         return present_paths(message)
     if list(mask.paths) == ["*"]:
         return WRITABLE
+    paths = set()
     for path in mask.paths:
         top, _, inner = path.partition(".")
         if top not in WRITABLE:
@@ -81,7 +82,9 @@ def mask_paths(message: pb.Customer, mask: FieldMask, faults: Faults) -> frozens
             faults.add("update_mask", f"{path} is output only" if known else f"there is no field {path}")
         elif inner and not (top == "attributes" or (top == "handles" and inner in _HANDLES)):
             faults.add("update_mask", f"there is no field {path}")
-    return frozenset(path for path in mask.paths if path.partition(".")[0] in WRITABLE)
+        else:
+            paths.add(path)
+    return frozenset(paths)
 
 
 def check_read_mask(mask: FieldMask) -> frozenset[str]:
