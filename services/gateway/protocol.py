@@ -58,6 +58,7 @@ class GatewayProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._in_headers = True
+        self._begun = False
         self._header_bytes = 0
         self._discarded = 0
         self._header_timer: asyncio.TimerHandle | None = None
@@ -83,18 +84,18 @@ class GatewayProtocol(HttpToolsProtocol):
             return
         if self._header_bytes > self.header_limit:
             self._refuse(HeadersTooLarge())
-        elif self._header_timer is None and self._header_bytes:
+        elif self._header_timer is None and self._begun:
             self._await_headers()
 
     def on_message_begin(self) -> None:
         """Headers begin."""
-        self._in_headers = True
+        self._in_headers = self._begun = True
         super().on_message_begin()
         self.scope["extensions"] = {"regulars.close": {"close": self.transport.close}}
 
     def on_headers_complete(self) -> None:
         """Headers end."""
-        self._in_headers = False
+        self._in_headers = self._begun = False
         self._header_bytes = self._discarded = 0
         self._stop_waiting()
         if sum(len(name) + len(value) for name, value in self.headers) + len(self.url) > self.header_limit:
@@ -142,7 +143,7 @@ class GatewayProtocol(HttpToolsProtocol):
 
     def _headers_late(self) -> None:
         if not self.transport.is_closing():
-            if self._header_bytes:
+            if self._begun:
                 self._refuse(HeadersTimeout())
             else:
                 self.transport.close()

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import json
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -42,7 +43,8 @@ class Upstream:
         ]
         self._next = itertools.cycle(self._channels)
         self._free = calls
-        self._waiting: asyncio.Queue[asyncio.Future[None]] = asyncio.Queue(waiting)
+        self._turns: deque[asyncio.Future[None]] = deque()
+        self._room = waiting
 
     def unary(self, method: Method) -> Callable[[], Unary]:
         """Gives the RPC on one connection after the other."""
@@ -63,32 +65,29 @@ class Upstream:
         if self._free > 0:
             self._free -= 1
             return seconds
+        if self._room <= 0:
+            raise Busy
         began = time.monotonic()
         turn = asyncio.get_running_loop().create_future()
-        try:
-            self._waiting.put_nowait(turn)
-        except asyncio.QueueFull:
-            raise Busy from None
+        self._turns.append(turn)
+        self._room -= 1
         try:
             async with asyncio.timeout(seconds):
                 await turn
-        except TimeoutError:
-            self._give_back(turn)
-            raise DeadlineExceeded from None
-        except asyncio.CancelledError:
-            self._give_back(turn)
+        except BaseException as error:
+            if turn.done() and not turn.cancelled():
+                self.leave()  # its turn came in the same moment as the end of its wait
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded from None
             raise
+        finally:
+            self._room += 1
         return seconds - (time.monotonic() - began)
-
-    def _give_back(self, turn: "asyncio.Future[None]") -> None:
-        """The turn may have come in the same moment as the end of the wait."""
-        if turn.done() and not turn.cancelled():
-            self.leave()
 
     def leave(self) -> None:
         """Gives its place to the next one that still waits."""
-        while not self._waiting.empty():
-            turn = self._waiting.get_nowait()
+        while self._turns:
+            turn = self._turns.popleft()
             if not turn.done():
                 turn.set_result(None)
                 return

@@ -55,8 +55,9 @@ async def shop(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Shop]:
 @asynccontextmanager
 async def opened(shop: Shop, home: Path | None = None, **settings: Any) -> AsyncIterator[Api]:
     """A gateway with these settings in front of the shop."""
-    settings.setdefault("addresses", {"shop": shop.address})
-    found = GatewaySettings(service="gateway", home=home or shop.home, port=0, drain_seconds=1, **settings)
+    defaults: dict[str, Any] = {"addresses": {"shop": shop.address}, "port": 0, "drain_seconds": 1}
+    settings = defaults | settings
+    found = GatewaySettings(service="gateway", home=home or shop.home, **settings)
     log = io.BytesIO()
     lines = AccessLog(log)
     tenant = new_id()

@@ -228,7 +228,7 @@ async def test_metadata_goes_along(api: Api) -> None:
     assert 9 < answer.json()["secondsGiven"] < 10.5
     own = await api.client.post("/api/v1/wait", json={"name": "no"}, headers={"x-request-id": SECRET})
     assert own.headers["x-request-id"] != SECRET
-    bad = await api.client.post("/api/v1/wait", headers={"x-regulars-purpose": "é"})
+    bad = await api.client.post("/api/v1/wait", headers=[(b"x-regulars-purpose", b"\xe9")])
     assert bad.json()["error"]["reason"] == "MALFORMED_HEADER"
 
 

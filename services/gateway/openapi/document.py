@@ -1,5 +1,6 @@
 """Puts the OpenAPI document together."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from google.protobuf.descriptor import FieldDescriptor
@@ -41,11 +42,15 @@ def describe(methods: Iterable[Method], comments: Mapping[str, str]) -> Schema:
     texts: dict[str, str] = {}
     services: dict[str, str] = {}
     seen: set[str] = set()
+    methods = list(methods)
+    times = Counter(method.name for method in methods)
     for binding in bindings(methods):
         method = binding.method
         reader = RequestReader(binding, lambda field: _is_output_only(field, schemas))
         text = texts.setdefault(binding.template.shape(), _path(reader))
-        described = operation(reader, schemas, first=method.path not in seen)
+        name = method.name if times[method.name] == 1 else f"{method.service_name}_{method.name}"
+        name += "" if method.path not in seen else f"_{binding.verb.lower()}"
+        described = operation(reader, schemas, name)
         _rename(described, text)
         paths.setdefault(text, {})[binding.verb.lower()] = described
         seen.add(method.path)

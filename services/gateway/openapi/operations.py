@@ -17,14 +17,14 @@ _ERRORS = ("400", "401", "403", "404", "409", "412", "429", "503")
 _FILE: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
 
 
-def operation(reader: RequestReader, schemas: Schemas, *, first: bool) -> Schema:
-    """The operation of a binding. `first`: it is its RPC's first one, and has its name."""
+def operation(reader: RequestReader, schemas: Schemas, name: str) -> Schema:
+    """The operation of a binding, under a name of its own."""
     binding = reader.binding
     method = binding.method
     comment = schemas.comment(f"{method.descriptor.containing_service.full_name}.{method.name}")
     described = [comment, f"Permission: `{permission(method)}`."]
     found: Schema = {
-        "operationId": method.name if first else f"{method.name}_{binding.verb.lower()}",
+        "operationId": name,
         "tags": [tag(method)],
         "summary": re.split(r"(?<=\.)\s", comment, maxsplit=1)[0].rstrip("."),
         "description": "\n\n".join(filter(None, described)),
