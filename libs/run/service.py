@@ -10,10 +10,12 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import psycopg
 import uvloop
 from nats.aio.client import Client
 from nats.js import JetStreamContext
 from redis.asyncio import Redis
+from sqlalchemy.exc import SQLAlchemyError
 
 from libs import clock, config, contracts, dsn, idempotency, logs, stream, telemetry
 from libs.audit import Audit
@@ -248,7 +250,7 @@ async def _close_nats(nc: Client) -> None:
 
 async def _close_audit(audit: Audit) -> None:
     """Moves what waits if that is quick; the rest is the next process's."""
-    with contextlib.suppress(Exception):  # it stays in the spool
+    with contextlib.suppress(TimeoutError, OSError, psycopg.Error, SQLAlchemyError):  # it stays in the spool
         async with asyncio.timeout(2):
             await audit.flush()
     audit.close()

@@ -20,7 +20,7 @@ from libs.config import Settings
 from libs.contracts import GEN, Method
 from libs.ids import new_id
 from libs.internal_keys import InternalIssuer
-from libs.problems import NotFound, Problem, Unauthenticated, Violation
+from libs.problems import InvalidArgument, NotFound, Unauthenticated, Unavailable, Violation
 from libs.roles import Roles
 from libs.server import Server
 from libs.tokens import Tokens, make_issuer, mint
@@ -93,7 +93,7 @@ class EchoServicer:
                 raise Gone(who="1", retry_after_seconds=2)
             case "many":
                 violations = [Violation(f"person.{i}" * 9, "wrong " * 20) for i in range(1000)]
-                raise Problem_of(violations)
+                raise InvalidArgument(violations=violations)
             case "sleep":
                 try:
                     await asyncio.sleep(60)
@@ -106,7 +106,7 @@ class EchoServicer:
                 return None
             case "away":
                 if self.calls < 3:
-                    await context.abort(grpc.StatusCode.UNAVAILABLE, "away")
+                    raise Unavailable
         return request
 
     CreateEcho = GetMine = GetPlatform = GetEcho
@@ -129,12 +129,6 @@ class EchoServicer:
     async def Chat(self, requests: AsyncIterator[Any], context: Any) -> AsyncIterator[Any]:
         async for said in requests:
             yield said
-
-
-def Problem_of(violations: list[Violation]) -> Problem:
-    from libs.problems import InvalidArgument
-
-    return InvalidArgument(violations=violations)
 
 
 @dataclass

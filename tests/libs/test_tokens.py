@@ -1,5 +1,6 @@
 """Tokens: what holds, what does not, rotation of keys, and issuers that are away."""
 
+import asyncio
 import base64
 import json
 import stat
@@ -207,6 +208,31 @@ async def test_keys_outlive_an_issuer_that_is_away(issuer: Issuer, tmp_path: Pat
         issuer.keys["strange"] = issuer.keys["ec"]
         assert await cause(tokens, issuer.token("strange", sub=broken or "x")) == "key"
         assert (await tokens.user(issuer.token(sub=f"y{broken}"))).kind == "user"
+    await tokens.close()
+
+
+async def test_an_issuer_on_the_web_is_found_by_its_name(issuer: Issuer, tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        path = (await reader.readuntil(b"\r\n\r\n")).split()[1].decode()
+        asked.append(path)
+        keys_are_at = json.dumps({"jwks_uri": f"{url}/keys"}).encode()
+        body = keys_are_at if path.startswith("/.well-known") else issuer.file.read_bytes()
+        writer.write(
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%s" % (len(body), body)
+        )
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    tokens = Tokens.of(Settings(home=tmp_path, oidc_issuer=url), "customers")
+    for _ in range(3):
+        assert (await tokens.user(issuer.token(iss=url))).subject == "ann"
+    assert asked == ["/.well-known/openid-configuration", "/keys"]
+    server.close()
+    assert (await tokens.user(issuer.token("rsa", "RS256", iss=url))).subject == "ann"
     await tokens.close()
 
 
