@@ -13,6 +13,7 @@ from libs.files import read_or_create, replace
 from libs.run.stack.faults import AlreadyRunning
 
 MAX_LOG_BYTES = 10_000_000
+FIRST_PRIVATE_PORT, LAST_PRIVATE_PORT = 20_000, 32_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +124,14 @@ def port_is_free(host: str, port: int) -> bool:
 
 
 def free_port(besides: set[int]) -> int:
-    """A port that nobody uses and that is not one of `besides`."""
+    """A port of this machine that nobody uses and that is not one of `besides`.
+
+    It is below the ports that the system gives to outgoing connections: a client that keeps trying one of those
+    while its server is away may be given that very port, and the server then finds it taken.
+    """
     while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port not in besides:
+        port = FIRST_PRIVATE_PORT + secrets.randbelow(LAST_PRIVATE_PORT - FIRST_PRIVATE_PORT)
+        if port not in besides and port_is_free("127.0.0.1", port):
             return port
 
 
