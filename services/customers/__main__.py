@@ -6,10 +6,12 @@ from regulars.customers.v1.addresses_pb2_grpc import add_AddressesServiceService
 from regulars.customers.v1.businesses_pb2_grpc import add_BusinessesServiceServicer_to_server
 from regulars.customers.v1.customers_pb2_grpc import add_CustomersServiceServicer_to_server
 from regulars.customers.v1.jobs_pb2_grpc import add_JobsServiceServicer_to_server
+from regulars.customers.v1.me_pb2_grpc import add_MeServiceServicer_to_server
 from regulars.customers.v1.notes_pb2_grpc import add_NotesServiceServicer_to_server
 from regulars.customers.v1.tenants_pb2_grpc import add_TenantsServiceServicer_to_server
 from services.customers.addresses.service import AddressesService
 from services.customers.businesses.service import BusinessesService
+from services.customers.me.service import MeService
 from services.customers.notes.service import NotesService
 from services.customers.problems import PROBLEMS
 from services.customers.profiles.jobs import JOBS
@@ -24,6 +26,7 @@ SERVICE = Service(
         (add_CustomersServiceServicer_to_server, CustomersService(rt)),
         (add_AddressesServiceServicer_to_server, AddressesService(rt)),
         (add_NotesServiceServicer_to_server, NotesService(rt)),
+        (add_MeServiceServicer_to_server, MeService(rt)),
         (add_JobsServiceServicer_to_server, JobsServicer(rt)),
     ],
     jobs=JOBS,

@@ -25,14 +25,16 @@ from services.customers.profiles.queries import View
 from services.customers.profiles.rules import Profile, Source, Standing
 
 _TEXTS = ("first_name", "last_name", "full_name", "gender", "company")
-_PERSON = (*_TEXTS, "email", "phone", "born_on", "language", "time_zone", "handles", "preferred_categories")
+PERSON = frozenset(
+    (*_TEXTS, "email", "phone", "born_on", "language", "time_zone", "handles", "preferred_categories")
+)
 _STANDING = ("status", "type", "tags", "attributes", "sources")
 _FLAGS = ("email_verified", "phone_verified")
-WRITABLE = frozenset((*_PERSON, *_STANDING, *_FLAGS))
+WRITABLE = frozenset((*PERSON, *_STANDING, *_FLAGS))
 _HANDLES = frozenset(pb.Handles.DESCRIPTOR.fields_by_name)
 _ALL_FIELDS = frozenset(pb.Customer.DESCRIPTOR.fields_by_name)
 # Fields that need the sealed profile or standing to be opened.
-_SEALED = frozenset((*_PERSON, "phone_last_digits", "attributes", "sources"))
+_SEALED = frozenset((*PERSON, "phone_last_digits", "attributes", "sources"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,31 +57,35 @@ EMPTY = Written(
 )
 
 
-def present_paths(message: pb.Customer) -> frozenset[str]:
+def present_paths(message: pb.Customer, writable: frozenset[str] = WRITABLE) -> frozenset[str]:
     """The writable paths that the message holds something for; inside messages, one level down."""
     paths: set[str] = set()
     for descriptor, value in message.ListFields():
+        if descriptor.name not in writable:
+            continue
         if descriptor.name == "attributes":
             paths |= {f"attributes.{name}" for name in value.fields} or {"attributes"}
         elif descriptor.name == "handles":
             paths |= {f"handles.{inner.name}" for inner, _ in value.ListFields()} or {"handles"}
-        elif descriptor.name in WRITABLE:
+        else:
             paths.add(descriptor.name)
     return frozenset(paths)
 
 
-def mask_paths(message: pb.Customer, mask: FieldMask, faults: Faults) -> frozenset[str]:
+def mask_paths(
+    message: pb.Customer, mask: FieldMask, faults: Faults, writable: frozenset[str] = WRITABLE
+) -> frozenset[str]:
     """The paths that a mask names: the present ones if it is empty, all of them for "*"."""
     if not mask.paths:
-        return present_paths(message)
+        return present_paths(message, writable)
     if list(mask.paths) == ["*"]:
-        return WRITABLE
+        return writable
     paths = set()
     for path in mask.paths:
         top, _, inner = path.partition(".")
-        if top not in WRITABLE:
+        if top not in writable:
             known = top in _ALL_FIELDS
-            faults.add("update_mask", f"{path} is output only" if known else f"there is no field {path}")
+            faults.add("update_mask", f"{path} cannot be written" if known else f"there is no field {path}")
         elif inner and not (top == "attributes" or (top == "handles" and inner in _HANDLES)):
             faults.add("update_mask", f"there is no field {path}")
         else:

@@ -1,0 +1,1 @@
+"""The contracts, what generates code from them, and what checks them."""
