@@ -13,7 +13,7 @@ from nats.aio.msg import Msg
 from nats.js.errors import NotFoundError
 from prometheus_client import Gauge
 
-from libs import envelope, inbox, outages, stream
+from libs import envelope, inbox, loops, outages, stream
 from libs.contracts import event_subject
 from libs.db import Database
 from libs.deliveries import Attempts, Delivery, Handler
@@ -70,10 +70,13 @@ class Consumer:
 
     async def run(self) -> None:
         """Consumes until cancelled; the batch in hand is finished first."""
-        async with asyncio.TaskGroup() as group:
-            if self._handlers:
-                group.create_task(self._consume())
-            group.create_task(self._retry_parked())
+        tasks = [asyncio.create_task(self._retry_parked())]
+        if self._handlers:
+            tasks.append(asyncio.create_task(self._consume()))
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            await loops.end(*tasks)
 
     # ------------------------------------------------------------------ from the stream
 
@@ -179,6 +182,7 @@ async def _finish(work: Awaitable[Any]) -> None:
         await asyncio.shield(task)
     except asyncio.CancelledError:
         await asyncio.wait([task], timeout=DRAIN_SECONDS)
+        task.cancel()
         raise
 
 

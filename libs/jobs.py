@@ -11,7 +11,7 @@ from uuid import UUID
 from prometheus_client import Histogram
 from sqlalchemy import Row, case, delete, insert, or_, select, tuple_, update
 
-from libs import clock, envelope, outages
+from libs import clock, envelope, loops, outages
 from libs.caller import Caller, acting_as
 from libs.db import Database, Tx
 from libs.deliveries import place_of
@@ -232,9 +232,7 @@ class JobRunner:
                         await asyncio.sleep(outages.delay_seconds(failures, 0.2, 5.0))
                     await rung_within(rung, POLL_SECONDS)
         finally:
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
+            await loops.end(*running)
 
     async def _claim(self) -> Row[Any] | None:
         """Takes the job that is due longest, also from a process that died with it."""
@@ -318,7 +316,7 @@ class JobRunner:
             except Exception as error:  # one of the loops: a job's failure is its own
                 return self._failure(row, job, error)
             finally:
-                beat.cancel()
+                await loops.end(beat)
         return "succeeded", self._end("succeeded", error_reason=None, error_detail=None)
 
     def _failure(self, row: Row[Any], job: Job, error: Exception) -> tuple[str, dict[str, Any]]:

@@ -87,9 +87,11 @@ class Puller:
         await self._ask()
         taken: list[Msg] = []
         try:
-            self._sort(await asyncio.wait_for(self._arrived.get(), seconds), taken)
+            async with asyncio.timeout(seconds):
+                first = await self._arrived.get()
         except TimeoutError:
             return taken
+        self._sort(first, taken)
         while len(taken) < self._batch and not self._arrived.empty():
             self._sort(self._arrived.get_nowait(), taken)
         return taken

@@ -11,7 +11,7 @@ from prometheus_client import Counter
 from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 
-from libs import clock, idempotency, inbox, jobs, outages
+from libs import clock, idempotency, inbox, jobs, loops, outages
 from libs.db import Database
 from libs.leases import Lease
 from libs.plumbing import NO_TENANT, timers
@@ -108,7 +108,7 @@ class Timers:
                 RUNS.labels(self._service, name, "done").inc()
                 await self._done(task)
             finally:
-                renewing.cancel()
+                await loops.end(renewing)
         return min(MAX_WAIT_SECONDS, self._lease_seconds / 3)
 
     async def _due(self) -> list[str]:

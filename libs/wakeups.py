@@ -37,7 +37,8 @@ def bell(name: str) -> Bell:
 async def rung_within(event: asyncio.Event, seconds: float) -> bool:
     """Waits for a ring. False if none came within `seconds`."""
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):  # not wait_for, which may swallow a cancellation
+            await event.wait()
     except TimeoutError:
         return False
     return True

@@ -7,7 +7,7 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Uuid, func, select
 from sqlalchemy.dialects.postgresql import insert
 
-from libs import dsn, migrate, stream
+from libs import dsn, loops, migrate, stream
 from libs.caller import Caller, acting_as
 from libs.config import Settings
 from libs.consumer import Consumer, Handler
@@ -169,17 +169,15 @@ async def becomes(count: Callable[[], Awaitable[Any]], wanted: Any, seconds: flo
 
 
 @asynccontextmanager
-async def running(*loops: Relay | Consumer | Any) -> AsyncIterator[list[asyncio.Task[None]]]:
+async def running(*runners: Relay | Consumer | Any) -> AsyncIterator[list[asyncio.Task[None]]]:
     """Runs loops for the length of the block."""
-    tasks = [asyncio.create_task(loop.run()) for loop in loops]
+    tasks = [asyncio.create_task(loop.run()) for loop in runners]
     try:
         yield tasks
     finally:
+        await loops.end(*tasks)
         for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
+            assert task.cancelled()
 
 
 class Child:

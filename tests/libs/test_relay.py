@@ -5,7 +5,7 @@ import signal
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import text
+import psycopg
 
 from libs import stream
 from libs.config import Settings
@@ -68,11 +68,12 @@ async def test_a_relay_that_dies_between_publish_and_delete_doubles_only_on_the_
     config = (await js.stream_info(name)).config
     await js.update_stream(config.evolve(duplicate_window=0.1))  # the inbox alone must do
     ids = await teller.tell(5)
-    async with teller.db.worker() as tx:
-        await tx.execute(text("lock table outbox in exclusive mode"))  # reads pass, deletes wait
+    owner = teller.url("owner").replace("postgresql+psycopg://", "postgresql://", 1)
+    async with await psycopg.AsyncConnection.connect(owner) as connection:
+        await connection.execute("lock table outbox in exclusive mode")  # reads pass, deletes wait
         child = relay_child(teller)
         try:
-            await becomes(teller.stored, 5)
+            await becomes(teller.stored, 5, 30)
         finally:
             child.kill()
     assert await teller.waiting() == 5
