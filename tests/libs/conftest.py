@@ -10,7 +10,7 @@ import pytest
 from libs import stream
 from libs.config import Settings
 from libs.ids import new_id
-from libs.run.stack import servers
+from libs.run.stack import postgres, servers
 from libs.run.stack.home import Home
 from tests.libs.rooms import Machine, Room, migrated, opened
 
@@ -29,6 +29,7 @@ async def machine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Mac
         yield Machine(replace(settings, postgres_url=prepared.postgres_url), prepared.nats_url)
     finally:
         await servers.stop_all(running)
+        postgres.discard(home)
 
 
 @pytest.fixture
