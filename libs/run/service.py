@@ -17,7 +17,7 @@ from nats.js import JetStreamContext
 from redis.asyncio import Redis
 from sqlalchemy.exc import SQLAlchemyError
 
-from libs import clock, config, contracts, dsn, idempotency, logs, stream, telemetry
+from libs import clock, config, contracts, dsn, idempotency, logs, loops, stream, telemetry
 from libs.audit import Audit
 from libs.clients import Clients
 from libs.config import ConfigError, Settings
@@ -144,11 +144,11 @@ async def _start(service: Service, settings: Settings, stack: AsyncExitStack) ->
         tenant_known=rt.tenants.require,
         constraints=service.problems,
     )
-    loops = _loops(service, rt)
-    watch = Watch(name, readiness, rt.db, rt.nats, rt.redis, loops)
+    running_loops = _loops(service, rt)
+    watch = Watch(name, readiness, rt.db, rt.nats, rt.redis, running_loops)
     tasks = [asyncio.create_task(_connect(rt.nats, settings.nats_url, name))]
-    stack.push_async_callback(_end, tasks)
-    for loop_name, loop in loops.items():
+    stack.push_async_callback(lambda: loops.end(*tasks))
+    for loop_name, loop in running_loops.items():
         tasks.append(asyncio.create_task(supervised(loop_name, loop.run, readiness)))
     tasks.append(asyncio.create_task(supervised("audit", rt.audit.run, readiness)))
 
@@ -235,12 +235,6 @@ async def _tell_health(server: Server, readiness: Readiness, changed: asyncio.Ev
 async def _drain(server: Server, readiness: Readiness, seconds: float) -> None:
     readiness.set("server", "stopping")
     await server.stop(seconds)
-
-
-async def _end(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _close_nats(nc: Client) -> None:
