@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from google.protobuf.descriptor import FieldDescriptor
 
 from libs.contracts import Method
+from services.gateway.openapi.keywords import Schema
 from services.gateway.openapi.operations import operation, tag
-from services.gateway.openapi.rules import Schema
 from services.gateway.openapi.schemas import Schemas
 from services.gateway.requests import RequestReader
 from services.gateway.routes import Binding, bindings

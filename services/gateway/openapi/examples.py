@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from services.gateway.openapi.rules import Schema
+from services.gateway.openapi.keywords import Schema
 
 ID = "01933b4a-7c1e-7d2f-9a35-6f0d2b8c4e17"
 INSTANT = "2026-01-31T12:00:00Z"

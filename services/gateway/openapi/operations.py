@@ -8,7 +8,7 @@ from services.gateway.calls import EMPTY
 from services.gateway.codec.names import is_list
 from services.gateway.headers import JSON, MERGE_PATCH, NDJSON, SSE
 from services.gateway.openapi.examples import example_of
-from services.gateway.openapi.rules import Schema, is_required
+from services.gateway.openapi.keywords import Schema, is_required
 from services.gateway.openapi.schemas import Schemas
 from services.gateway.query import Parameter
 from services.gateway.requests import HTTP_BODY, RequestReader

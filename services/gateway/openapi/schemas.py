@@ -8,7 +8,7 @@ from google.protobuf.descriptor import Descriptor, EnumDescriptor, FieldDescript
 from services.gateway.codec import wellknown
 from services.gateway.codec.names import enum_names, is_list, is_map, message_of, type_name
 from services.gateway.codec.scalars import SIGNED_64, UNSIGNED_64, range_of
-from services.gateway.openapi.rules import Schema, is_required, keywords, rules_of
+from services.gateway.openapi.keywords import Schema, is_required, keywords, rules_of
 
 _F = FieldDescriptor
 _SNAKE = re.compile(r"`([a-z][a-z0-9]*(?:_[a-z0-9]+)+)`")
