@@ -115,7 +115,9 @@ def test_master_keys_rotate(keystore: FolderKeystore, tmp_path: Path) -> None:
         keystore.key(TENANT, Kind.KEK, 1)
 
 
-@pytest.mark.parametrize("text", ["", "  ,", "short", "AAAA", "ä" * 44, MASTER[:-2], MASTER + ",x"])
+@pytest.mark.parametrize(
+    "text", ["", "  ,", "short", "AAAA", "ä" * 44, MASTER[:-2], MASTER + ",x"], ids=range(7)
+)
 def test_a_bad_master_key_is_refused_and_not_shown(text: str) -> None:
     with pytest.raises(BadMasterKey) as refused:
         MasterKeys(text)

@@ -84,6 +84,7 @@ def test_what_is_no_sealed_value_is_refused(reading: Reading, junk: bytes) -> No
         Column("orders", "pii").at(TENANT, ROW),
         Column("customersp", "ii").at(TENANT, ROW),
     ],
+    ids=["tenant", "row", "column", "table", "border"],
 )
 def test_a_value_cannot_be_moved(reading: Reading, elsewhere: bytes) -> None:
     key = a_key()
