@@ -122,6 +122,11 @@ async def one(
     return view(row, keys, reading)
 
 
+def membership_at(tx: Tx, business_id: UUID, customer_id: UUID) -> tuple[Any, ...]:
+    """The conditions that name one membership."""
+    return _m.tenant_id == tx.tenant_id, _m.business_id == business_id, _m.customer_id == customer_id
+
+
 async def anywhere(
     tx: Tx, keys: TenantKeys, reading: Reading | None, customer_id: UUID, *, lock: bool = False
 ) -> View:

@@ -9,7 +9,7 @@ from libs.crypto import Keys, Kind, live_versions
 from libs.crypto.rotation import Batch, Change, Rotation
 from libs.db import Tx
 from services.customers.profiles import queries
-from services.customers.profiles.actions import identifiers_of
+from services.customers.profiles.identifiers import identifiers_of
 from services.customers.tables import customer_identifiers, customers
 
 ROWS = 500

@@ -20,7 +20,7 @@ from regulars.customers.v1 import customers_pb2 as pb
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceServicer
 from services.customers.businesses import queries as businesses
 from services.customers.problems import CustomerNotFound, EmailTaken, ExternalIdTaken, PhoneTaken
-from services.customers.profiles import actions, queries, wire
+from services.customers.profiles import actions, membership, queries, tags, wire
 from services.customers.profiles.jobs import ask_for_rotation
 from services.customers.profiles.queries import View
 from services.customers.profiles.wire import Written
@@ -210,8 +210,8 @@ class CustomersService(CustomersServiceServicer):
                 view = await actions.create_customer(tx, keys, business, new, written)
                 return pb.UpsertCustomerResponse(customer=wire.customer(view), created=True)
             await idempotency.point(tx, request, found)
-            await actions.lock_person(tx, found)
-            await actions.join_business(tx, found, business, wire.source_name(message))
+            await membership.lock_person(tx, found)
+            await membership.join_business(tx, found, business, wire.source_name(message))
             with self._reading() as reading:
                 before = await queries.one(tx, keys, reading, found, here)
             written = await self._written(tx, here, country, message, paths, before, faults)
@@ -224,7 +224,7 @@ class CustomersService(CustomersServiceServicer):
         async with self.rt.db.tx() as tx:
             business_id = await businesses.named(tx, request.business_id) if request.business_id else None
             if not await idempotency.claim(tx, request, customer_id):
-                await actions.delete_customer(tx, customer_id, business_id, mode, request.etag)
+                await membership.delete_customer(tx, customer_id, business_id, mode, request.etag)
         return Empty()
 
     async def RestoreCustomer(self, request: pb.RestoreCustomerRequest, context: Context) -> pb.Customer:
@@ -233,7 +233,7 @@ class CustomersService(CustomersServiceServicer):
             async with self.rt.db.tx() as tx:
                 business = await businesses.live(tx, request.business_id)
                 if not await idempotency.claim(tx, request, customer_id):
-                    await actions.restore_customer(tx, self._keys(), reading, customer_id)
+                    await membership.restore_customer(tx, self._keys(), reading, customer_id)
                 view = await queries.one(tx, self._keys(), reading, customer_id, business.business_id)
         return wire.customer(view)
 
@@ -243,8 +243,8 @@ class CustomersService(CustomersServiceServicer):
             async with self.rt.db.tx() as tx:
                 business = await businesses.live(tx, request.business_id)
                 await queries.seen(tx, customer_id)
-                await actions.lock_person(tx, customer_id)
-                await actions.join_business(tx, customer_id, business, request.source)
+                await membership.lock_person(tx, customer_id)
+                await membership.join_business(tx, customer_id, business, request.source)
                 view = await queries.one(tx, self._keys(), reading, customer_id, business.business_id)
         return wire.customer(view)
 
@@ -259,7 +259,7 @@ class CustomersService(CustomersServiceServicer):
                     )
                 except CustomerNotFound:
                     return Empty()  # left before
-                await actions.leave_business(tx, self._keys(), view)
+                await membership.leave_business(tx, self._keys(), view)
         return Empty()
 
     async def AddCustomerTags(self, request: pb.AddCustomerTagsRequest, context: Context) -> pb.Customer:
@@ -267,14 +267,14 @@ class CustomersService(CustomersServiceServicer):
             async with self.rt.db.tx() as tx:
                 business = await businesses.live(tx, request.business_id)
                 before = await self._locked(tx, reading, request.id, business.business_id)
-                view = await actions.add_tags(tx, before, request.tags)
+                view = await tags.add_tags(tx, before, request.tags)
         return wire.customer(view)
 
     async def RemoveCustomerTag(self, request: pb.RemoveCustomerTagRequest, context: Context) -> Empty:
         async with self.rt.db.tx() as tx:
             business = await businesses.live(tx, request.business_id)
             before = await self._locked(tx, None, request.id, business.business_id)
-            await actions.remove_tag(tx, before, request.tag)
+            await tags.remove_tag(tx, before, request.tag)
         return Empty()
 
     async def ListTags(self, request: pb.ListTagsRequest, context: Context) -> pb.ListTagsResponse:
@@ -289,7 +289,7 @@ class CustomersService(CustomersServiceServicer):
             business = await businesses.live(tx, request.business_id)
         while True:
             async with self.rt.db.tx() as tx:
-                chunk = await actions.rename_tag(
+                chunk = await tags.rename_tag(
                     tx, business.business_id, request.tag, request.new_tag, RENAME_CHUNK
                 )
             renamed += chunk
