@@ -3,47 +3,40 @@
 import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from dataclasses import replace
 
 import pytest
 
 from libs import stream
 from libs.config import Settings
 from libs.ids import new_id
-from libs.run.stack import postgres, servers
-from libs.run.stack.home import Home
 from tests.libs.rooms import Machine, Room, migrated, opened
+from tests.servers import Servers
 
 _numbers = itertools.count()
 
 
 @pytest.fixture(scope="session")
-async def machine(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Machine]:
-    """PostgreSQL and NATS in a private home."""
-    home = Home(tmp_path_factory.mktemp("plumbing"))
-    settings = Settings(home=home.root, redis_url="")
-    prepared = await servers.prepare(settings, home, durable=False)
-    programs = tuple(p for p in prepared.programs if p.name != "redis")
-    running = await servers.start(programs)
-    try:
-        yield Machine(replace(settings, postgres_url=prepared.postgres_url), prepared.nats_url)
-    finally:
-        await servers.stop_all(running)
-        postgres.discard(home)
+def machine(servers: Servers, worker: str, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    """The servers of the run, and a database of this worker's own."""
+    home = tmp_path_factory.mktemp("plumbing")
+    settings = Settings(home=home, postgres_url=servers.postgres_url, database=f"plumbing_{worker}")
+    return Machine(settings, servers.nats_url)
 
 
 @pytest.fixture
 async def rooms(machine: Machine) -> AsyncIterator[tuple[Room, Room]]:
     """A service that tells and one that hears, with a stream between them."""
     number = next(_numbers)
-    prefix, tenant_id = f"t{number}_", new_id()
+    prefix, tenant_id = f"{machine.settings.database}_{number}_", new_id()
     async with AsyncExitStack() as stack:
         found = [
             await stack.enter_async_context(opened(machine, name, prefix, tenant_id))
             for name in await migrated(machine, number)
         ]
-        await stream.ensure_stream(found[0].nc.jetstream(), prefix)
+        js = found[0].nc.jetstream()
+        await stream.ensure_stream(js, prefix)
         yield found[0], found[1]
+        await js.delete_stream(stream.stream_name(prefix))
 
 
 @pytest.fixture

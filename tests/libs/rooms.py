@@ -181,12 +181,18 @@ async def running(*runners: Relay | Consumer | Any) -> AsyncIterator[list[asynci
 
 
 class Child:
-    """Another process that runs a function of a test module, to be killed."""
+    """Another process of a room's service, to be killed: it runs `function(room)` of a test module."""
 
-    def __init__(self, module: str, function: str, *arguments: str) -> None:
-        code = f"import asyncio, sys; from {module} import {function} as f; asyncio.run(f(*sys.argv[1:]))"
-        root = Path(__file__).parents[2]
-        self._process = subprocess.Popen([sys.executable, "-c", code, *arguments], cwd=root)
+    def __init__(self, room: Room, module: str, function: str) -> None:
+        code = (
+            "import asyncio, sys; from tests.libs.rooms import same_room;"
+            f" from tests.libs.{module.rpartition('.')[2]} import {function} as function;"
+            " asyncio.run(same_room(function, *sys.argv[1:]))"
+        )
+        settings = room.machine.settings
+        where = str(settings.home), settings.postgres_url, settings.database, room.machine.nats_url
+        command = [sys.executable, "-c", code, *where, room.name, room.prefix]
+        self._process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
 
     @property
     def code(self) -> int | None:
@@ -212,3 +218,18 @@ async def migrated(machine: Machine, number: int) -> tuple[str, str]:
         heard.create(connection)
     owner.dispose()
     return names
+
+
+async def same_room(
+    function: Callable[[Room], Awaitable[None]],
+    home: str,
+    postgres_url: str,
+    database: str,
+    nats_url: str,
+    name: str,
+    prefix: str,
+) -> None:
+    """What a Child does."""
+    settings = Settings(home=Path(home), postgres_url=postgres_url, database=database)
+    async with opened(Machine(settings, nats_url), name, prefix, new_id()) as room:
+        await function(room)

@@ -3,7 +3,6 @@
 import asyncio
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +14,6 @@ from sqlalchemy import func, select, text
 
 from libs import clock, envelope, inbox, stream
 from libs.caller import acting_as, current
-from libs.config import Settings
 from libs.consumer import Handler
 from libs.db import Tx
 from libs.envelope import Event
@@ -25,7 +23,7 @@ from libs.plumbing import dead_letters, outbox, parked
 from libs.plumbing import inbox as inbox_table
 from libs.problems import InvalidArgument, Unavailable
 from regulars.customers.v1.events_pb2 import CustomerCreated, TenantCreated
-from tests.libs.rooms import Child, Machine, Room, becomes, eventually, hear, opened, running
+from tests.libs.rooms import Child, Room, becomes, eventually, hear, opened, running
 
 Rooms = tuple[Room, Room]
 Created = Sequence[Event[CustomerCreated]]
@@ -302,16 +300,14 @@ async def test_the_trace_goes_on_from_the_teller_to_the_handler(rooms: Rooms) ->
     assert seen == [span.get_span_context().trace_id]
 
 
-async def dying_consumer(home: str, postgres_url: str, nats_url: str, name: str, prefix: str) -> None:
+async def dying_consumer(room: Room) -> None:
     """Another process of the service: it dies after its commit, before it acknowledges."""
 
     async def handle(tx: Tx, rt: Any, events: Created) -> None:
         await hear(tx, rt, events)
         tx.after_commit(lambda: os._exit(9))
 
-    machine = Machine(Settings(home=Path(home), postgres_url=postgres_url), nats_url)
-    async with opened(machine, name, prefix, new_id()) as room:
-        await room.consumer(Handler(CustomerCreated, handle)).run()
+    await room.consumer(Handler(CustomerCreated, handle)).run()
 
 
 async def test_a_consumer_that_dies_between_commit_and_acknowledgement_doubles_nothing(rooms: Rooms) -> None:
@@ -323,9 +319,7 @@ async def test_a_consumer_that_dies_between_commit_and_acknowledgement_doubles_n
     await js.add_consumer(name, config.evolve(ack_wait=1.0))  # redelivered soon
     ids = await teller.tell(5)
     await teller.relay().drain_once()
-    settings = hearer.machine.settings
-    where = (str(settings.home), settings.postgres_url, hearer.machine.nats_url, hearer.name, hearer.prefix)
-    child = Child("tests.libs.test_consumer", "dying_consumer", *where)
+    child = Child(hearer, __name__, "dying_consumer")
     assert await child.ended() == 9
     info = await js.consumer_info(name, durable)
     assert info.num_ack_pending == 5

@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 from uuid import UUID
@@ -14,7 +13,6 @@ from sqlalchemy import Row, select, text, update
 
 from libs import clock, jobs
 from libs.caller import Caller, acting_as, current
-from libs.config import Settings
 from libs.ids import new_id
 from libs.jobs import Job, JobNotFound, JobRunner, LeaseLost, Run
 from libs.jobs_service import JobsServicer
@@ -23,7 +21,7 @@ from libs.plumbing import NO_TENANT
 from libs.plumbing import jobs as table
 from libs.problems import InvalidArgument, Unavailable
 from regulars.type.v1 import job_pb2 as pb
-from tests.libs.rooms import Child, Machine, Room, becomes, opened, running
+from tests.libs.rooms import Child, Room, becomes, running
 
 
 def runner(room: Room, run: Run, **options: Any) -> JobRunner:
@@ -129,7 +127,7 @@ async def test_an_outage_is_no_attempt(room: Room) -> None:
     assert (tries, row.attempts) == (4, 1)
 
 
-async def counting_process(home: str, postgres_url: str, nats_url: str, name: str, prefix: str) -> None:
+async def counting_process(room: Room) -> None:
     """Another process of the service, that dies in the middle of a job."""
 
     async def run(rt: Any, job: Job) -> None:
@@ -138,16 +136,12 @@ async def counting_process(home: str, postgres_url: str, nats_url: str, name: st
                 await job.save(tx, {"next": number + 1}, done=number, total=4)
         os._exit(9)
 
-    machine = Machine(Settings(home=Path(home), postgres_url=postgres_url), nats_url)
-    async with opened(machine, name, prefix, new_id()) as room:
-        await runner(room, run, lease_seconds=0.5).run()
+    await runner(room, run, lease_seconds=0.5).run()
 
 
 async def test_a_job_is_resumed_after_the_death_of_its_process(room: Room) -> None:
     job_id = await enqueue(room)
-    settings = room.machine.settings
-    where = (str(settings.home), settings.postgres_url, room.machine.nats_url, room.name, room.prefix)
-    assert await Child("tests.libs.test_jobs", "counting_process", *where).ended() == 9
+    assert await Child(room, __name__, "counting_process").ended() == 9
     assert (await row_of(room, job_id)).state == "running"
     resumed: list[Mapping[str, Any]] = []
 

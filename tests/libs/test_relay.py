@@ -9,27 +9,17 @@ import psycopg
 
 from libs import stream
 from libs.config import Settings
-from libs.ids import new_id
 from libs.leases import Lease
 from libs.run.stack import servers
 from libs.run.stack.home import Home
 from libs.run.stack.process import identity, spawn, stop
 from regulars.customers.v1.events_pb2 import CustomerCreated
-from tests.libs.rooms import Child, Machine, Room, becomes, eventually, opened, running
+from tests.libs.rooms import Child, Room, becomes, eventually, running
 
 
-async def relay_process(home: str, postgres_url: str, nats_url: str, name: str, prefix: str) -> None:
+async def relay_process(room: Room) -> None:
     """Another process of the service, relaying."""
-    machine = Machine(Settings(home=Path(home), postgres_url=postgres_url), nats_url)
-    async with opened(machine, name, prefix, new_id()) as room:
-        await room.relay(lease_seconds=1).run()
-
-
-def relay_child(room: Room) -> Child:
-    """Starts one."""
-    settings = room.machine.settings
-    where = (str(settings.home), settings.postgres_url, room.machine.nats_url, room.name, room.prefix)
-    return Child("tests.libs.test_relay", "relay_process", *where)
+    await room.relay(lease_seconds=1).run()
 
 
 async def test_two_relays_publish_each_event_once(room: Room) -> None:
@@ -71,7 +61,7 @@ async def test_a_relay_that_dies_between_publish_and_delete_doubles_only_on_the_
     owner = teller.url("owner").replace("postgresql+psycopg://", "postgresql://", 1)
     async with await psycopg.AsyncConnection.connect(owner) as connection:
         await connection.execute("lock table outbox in exclusive mode")  # reads pass, deletes wait
-        child = relay_child(teller)
+        child = Child(teller, __name__, "relay_process")
         try:
             await becomes(teller.stored, 5, 30)
         finally:
