@@ -120,7 +120,7 @@ class Api:
             target, segments = found
             exchange.route = target.binding.template.text
             name = f"{exchange.method} {exchange.route}"
-            above = telemetry.extract(headers.traceparent(exchange.headers))
+            above = telemetry.extract(headers.traceparent(exchange.headers, exchange.request_id))
             with telemetry.span(name, SpanKind.SERVER, above, {"http.route": exchange.route}) as span:
                 try:
                     await self._call(exchange, target, segments)
@@ -179,7 +179,7 @@ class Api:
                 raise NotAcceptable(offered=", ".join(target.offered))
         body = await self._body(exchange, target.reader)
         request = target.reader.read(Raw(segments, exchange.scope["query_string"], given, body))
-        forward = Forward(self._metadata(exchange, authorization), seconds)
+        forward = Forward(self._metadata(exchange, target.reader, authorization), seconds)
         await target.run(exchange, request, forward, media)
 
     async def _admit(self, exchange: Exchange) -> str:
@@ -230,14 +230,19 @@ class Api:
             exchange.check_json((headers.JSON, headers.MERGE_PATCH) if patch else (headers.JSON,))
         return await exchange.body(self._settings.body_limit, self._settings.body_seconds)
 
-    def _metadata(self, exchange: Exchange, authorization: str) -> tuple[tuple[str, str], ...]:
+    def _metadata(
+        self, exchange: Exchange, reader: RequestReader, authorization: str
+    ) -> tuple[tuple[str, str], ...]:
+        """What goes along. To a service x-request-id is the key of idempotency, so a write has it only by the
+        client's Idempotency-Key: an id that a client reuses for tracing must not make two writes one.
+        """
         given = exchange.headers
+        found = [("authorization", authorization), ("traceparent", telemetry.traceparent())]
         key = given.get(b"idempotency-key")
-        found = [
-            ("authorization", authorization),
-            ("x-request-id", exchange.request_id if key is None else idempotency_key(key)),
-            ("traceparent", telemetry.traceparent()),
-        ]
+        if reader.binding.verb == "GET":
+            found.append(("x-request-id", exchange.request_id))
+        elif key is not None and not reader.has_request_id:
+            found.append(("x-request-id", idempotency_key(key)))
         purpose = given.get(b"x-regulars-purpose")
         if purpose is not None:
             text = purpose.decode("latin-1")

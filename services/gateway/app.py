@@ -16,7 +16,7 @@ _HEADERS = {name.decode(): value.decode() for name, value in SECURITY}
 
 
 class Gateway:
-    """The API's requests never pass Starlette: that costs as much as translating them."""
+    """The API's requests never pass Starlette, whose routing costs about as much as their translation."""
 
     def __init__(self, api: Api, docs: Docs, health: Health, *, public_metrics: bool) -> None:
         self._api = api

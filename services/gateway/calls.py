@@ -11,7 +11,8 @@ from google.protobuf.message_factory import GetMessageClass
 
 from libs.contracts import ContractError
 from libs.status import from_rpc_error
-from services.gateway.codec.encode import encoder_of, to_bytes, value_encoder
+from services.gateway.codec.encode import encoder_of, page_encoder, to_bytes, value_encoder
+from services.gateway.codec.masks import resource_of
 from services.gateway.exchange import JSON_TYPE, ClientGone, Exchange, HeaderList
 from services.gateway.headers import JSON
 from services.gateway.preconditions import is_known, quoted
@@ -59,7 +60,10 @@ class Call:
             self._encode = self._encode_sparse = value_encoder(field)
         else:
             self._encode = encoder_of(output)
-            self._encode_sparse = encoder_of(output, sparse=True)
+            chosen = resource_of(output)
+            self._encode_sparse = (
+                encoder_of(output, sparse=True) if chosen == output else page_encoder(output, chosen)
+            )
 
     @property
     def status(self) -> int:

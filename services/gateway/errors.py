@@ -54,7 +54,7 @@ def body_of(problem: Problem, request_id: str, names: Descriptor | None = None) 
     else:
         error |= {
             "message": problem.message,
-            "metadata": problem.metadata,
+            "metadata": _metadata(problem, names),
             "violations": [
                 {
                     "field": violation.field if names is None else json_path(names, violation.field),
@@ -66,6 +66,14 @@ def body_of(problem: Problem, request_id: str, names: Descriptor | None = None) 
         }
     error["requestId"] = request_id
     return {"error": error}
+
+
+def _metadata(problem: Problem, names: Descriptor | None) -> dict[str, str]:
+    """The facts; `field` among them is a path like those of the violations."""
+    field = problem.metadata.get("field")
+    if field is None or names is None:
+        return problem.metadata
+    return problem.metadata | {"field": json_path(names, field)}
 
 
 def _reason(problem: Problem) -> str:

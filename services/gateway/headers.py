@@ -14,6 +14,7 @@ JSON, MERGE_PATCH, NDJSON, SSE = (
 )
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 _SECONDS = re.compile(r"([0-9]{1,6}(?:\.[0-9]{1,6})?)(ms|s)?", re.ASCII)
+_TRACE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 SHORTEST_SECONDS = 0.15  # a service refuses what has under 100 ms left
 
@@ -31,10 +32,16 @@ def request_id(headers: Headers) -> str:
     return str(new_id())
 
 
-def traceparent(headers: Headers) -> str:
-    """The client's W3C traceparent, "" if there is none or it is malformed."""
+def traceparent(headers: Headers, request_id: str) -> str:
+    """The client's W3C traceparent; without one, a trace that is named after the request.
+
+    So whoever has the request id of an answer finds it in the logs of every service. "" if neither will do.
+    """
     given = headers.get(b"traceparent", b"")
-    return given.decode() if _TRACEPARENT.fullmatch(given) else ""
+    if _TRACEPARENT.fullmatch(given):
+        return given.decode()
+    trace = request_id.replace("-", "")
+    return f"00-{trace}-{trace[16:]}-01" if _TRACE.fullmatch(trace) else ""
 
 
 def deadline(headers: Headers, default: float, longest: float) -> float:

@@ -69,7 +69,7 @@ class RequestReader:
         )
         self._query = QueryReader(self.parameters)
         self._etag = "etag" in message.fields_by_name
-        self._request_id = "request_id" in message.fields_by_name
+        self.has_request_id = "request_id" in message.fields_by_name
         self._mask = UPDATE_MASK in message.fields_by_name
         self._read_mask = "read_mask" in message.fields_by_name
         self._validate_only = "validate_only" in message.fields_by_name
@@ -141,7 +141,7 @@ class RequestReader:
                 faults.add("etag", "Differs from the header If-Match.", "ETAG_DIFFERS")
             request.etag = etag
         key = headers.get(b"idempotency-key")
-        if key is not None and self._request_id:
+        if key is not None and self.has_request_id:
             text = idempotency_key(key)
             if request.request_id and request.request_id != text:
                 faults.add("requestId", "Differs from the header Idempotency-Key.", "REQUEST_ID_DIFFERS")

@@ -37,10 +37,7 @@ class Upstream:
     ) -> None:
         self.name = name
         options = _options(methods)
-        self._channels = [
-            grpc.aio.insecure_channel(address, [*options, ("grpc.regulars_connection", i)])
-            for i in range(channels)
-        ]
+        self._channels = [grpc.aio.insecure_channel(address, options) for _ in range(channels)]
         self._next = itertools.cycle(self._channels)
         self._free = calls
         self._turns: deque[asyncio.Future[None]] = deque()
@@ -120,6 +117,7 @@ def _serialized(message: Any) -> bytes:
 def _options(methods: Iterable[Method]) -> list[tuple[str, Any]]:
     return [
         ("grpc.max_receive_message_length", MAX_ANSWER),
+        ("grpc.use_local_subchannel_pool", 1),  # else all channels share one connection
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 100),
         ("grpc.max_reconnect_backoff_ms", 2000),

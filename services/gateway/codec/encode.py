@@ -67,6 +67,21 @@ def encoder_of(message: Descriptor, *, sparse: bool = False) -> Encoder:
 _pending: dict[tuple[Descriptor, bool], Encoder] = {}
 
 
+def page_encoder(message: Descriptor, resource: Descriptor) -> Encoder:
+    """As `encoder_of`, sparse in what the page holds and not in the page itself."""
+    writers = [
+        _writer(field, False, sparse_inside=field.message_type == resource) for field in message.fields
+    ]
+
+    def encode(value: Any) -> dict[str, Any]:
+        out: dict[str, Any] = {}
+        for write in writers:
+            write(value, out)
+        return out
+
+    return encode
+
+
 def _nested(message: Descriptor, sparse: bool) -> Encoder:
     return _pending.get((message, sparse)) or encoder_of(message, sparse=sparse)
 
@@ -101,10 +116,10 @@ def _camel(path: str) -> str:
     return head + "".join(part[:1].upper() + part[1:] for part in rest)
 
 
-def _writer(field: FieldDescriptor, sparse: bool) -> _Writer:
+def _writer(field: FieldDescriptor, sparse: bool, *, sparse_inside: bool | None = None) -> _Writer:
     if is_map(field):
         return _map_writer(field, sparse)
-    convert = _converter(field, sparse)
+    convert = _converter(field, sparse if sparse_inside is None else sparse_inside)
     if is_list(field):
         return _list_writer(field, convert, sparse)
     if field.has_presence:
