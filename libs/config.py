@@ -83,6 +83,8 @@ class Settings:
     master_key: str = secret()
     keystore: Path = field(default=Path(), metadata={"under_home": "keystore"})
     spool: Path = field(default=Path(), metadata={"under_home": "spool"})
+    # A key that nothing needs any more is kept this long, for calls that still have it in hand: longer than any takes.
+    key_grace_seconds: float = within(0, 86_400, 60)
 
     # limits
     rpc_limit: int = within(1, 100_000, 4096)  # calls at once in one service; more are refused

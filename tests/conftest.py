@@ -1,5 +1,6 @@
 """One set of servers for the whole run; a database and services for each worker; a tenant for each test."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,10 +15,14 @@ if TYPE_CHECKING:
 
     from tests.platform import Stack, TenantOfTest
 
+BEGAN = pytest.StashKey[float]()
+SCANNED = pytest.StashKey[tuple[str, list[str]]]()
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """The first process of a run makes its directory; workers are told of it."""
     given = getattr(config, "workerinput", {}).get("regulars_directory")
+    config.stash[BEGAN] = time.time()
     config.stash[DIRECTORY] = given or str(of_run.make_directory())
     if not given:
         of_run.start_containers(Path(config.stash[DIRECTORY]))
@@ -27,6 +32,28 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_configure_node(node: object) -> None:
     """xdist: hands the directory on to a worker."""
     node.workerinput["regulars_directory"] = node.config.stash[DIRECTORY]  # type: ignore[attr-defined]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The first process looks for personal data in all that the run left behind: finding any fails the run."""
+    from tests.scan import at_the_end
+
+    root = Path(session.config.stash[DIRECTORY])
+    if hasattr(session.config, "workerinput") or not at_the_end.needed(root):
+        return
+    report, wrong = at_the_end.scan_run(root, session.config.stash[BEGAN])
+    session.config.stash[SCANNED] = str(report), wrong
+    if wrong:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Says what that found."""
+    if SCANNED in config.stash:
+        summary, wrong = config.stash[SCANNED]
+        terminalreporter.section("personal data left behind")
+        for line in [*wrong, summary]:
+            terminalreporter.line(line, red=line in wrong)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
@@ -52,11 +79,14 @@ def worker(request: pytest.FixtureRequest) -> str:
 async def stack(servers: Servers, worker: str, pytestconfig: pytest.Config) -> AsyncIterator["Stack"]:
     """The whole product, hosted in this process for all its tests."""
     from tests.platform import running_stack
+    from tests.scan.at_the_end import logging_to
 
-    home = Path(pytestconfig.stash[DIRECTORY]) / worker
+    root = Path(pytestconfig.stash[DIRECTORY])
+    home = root / worker
     home.mkdir(mode=0o700)
-    async with running_stack(servers, home, worker) as found:
-        yield found
+    with logging_to(root, worker):
+        async with running_stack(servers, home, worker) as found:
+            yield found
 
 
 @pytest.fixture

@@ -155,6 +155,7 @@ def environment(servers: Servers, home: Path, worker: str) -> dict[str, str]:
         "REGULARS_RATE_LIMIT_CLIENT": "0",
         "REGULARS_DRAIN_SECONDS": "2",
         "REGULARS_LOG_LEVEL": "WARNING",
+        "REGULARS_KEY_GRACE_SECONDS": "2",
     }
     if servers.redis_url:
         env["REGULARS_REDIS_URL"] = servers.redis_url

@@ -38,7 +38,8 @@ async def rotate_keys(rt: Any, job: Job) -> None:
 async def _rotate(rt: Runtime, job: Job, rotation: Rotation, done: int, total: int) -> None:
     progress: Progress | None = None
     while progress is None or not progress.done:
-        progress = await step(rt.db, rt.keys, rotation, progress)
+        grace = rt.settings.key_grace_seconds
+        progress = await step(rt.db, rt.keys, rotation, progress, grace_seconds=grace)
         await job.progress(done, total)  # also where a cancellation is noticed
         await asyncio.sleep(progress.pause_seconds)
 
