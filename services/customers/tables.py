@@ -17,16 +17,16 @@ from sqlalchemy.dialects.postgresql import ARRAY, JSONB, UUID
 metadata = MetaData()
 
 
-def _instant(name: str) -> Column[object]:
-    return Column(name, DateTime(timezone=True))
+def _instant(name: str, *, nullable: bool = False) -> Column[object]:
+    return Column(name, DateTime(timezone=True), nullable=nullable)
 
 
 accounts = Table(
     "accounts",
     metadata,
     Column("tenant_id", UUID, primary_key=True),
-    Column("slug", Text),
-    Column("display_name", Text),
+    Column("slug", Text, nullable=False),
+    Column("display_name", Text, nullable=False),
     _instant("created_at"),
 )
 
@@ -35,17 +35,17 @@ businesses = Table(
     metadata,
     Column("tenant_id", UUID, primary_key=True),
     Column("business_id", UUID, primary_key=True),
-    Column("name", Text),
-    Column("currency", Text),
-    Column("time_zone", Text),
-    Column("language", Text),
-    Column("country", Text),
-    Column("order_completion", SmallInteger),
-    Column("erasure_cool_off_days", SmallInteger),
-    Column("version", BigInteger),
+    Column("name", Text, nullable=False),
+    Column("currency", Text, nullable=False),
+    Column("time_zone", Text, nullable=False),
+    Column("language", Text, nullable=False),
+    Column("country", Text, nullable=False),
+    Column("order_completion", SmallInteger, nullable=False),
+    Column("erasure_cool_off_days", SmallInteger, nullable=False),
+    Column("version", BigInteger, nullable=False),
     _instant("created_at"),
     _instant("updated_at"),
-    _instant("archived_at"),
+    _instant("archived_at", nullable=True),
 )
 
 attribute_definitions = Table(
@@ -54,12 +54,12 @@ attribute_definitions = Table(
     Column("tenant_id", UUID, primary_key=True),
     Column("business_id", UUID, primary_key=True),
     Column("name", Text, primary_key=True),
-    Column("type", SmallInteger),
-    Column("label", Text),
-    Column("choices", ARRAY(Text)),
-    Column("not_personal", Boolean),
+    Column("type", SmallInteger, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("choices", ARRAY(Text), nullable=False),
+    Column("not_personal", Boolean, nullable=False),
     _instant("created_at"),
-    _instant("archived_at"),
+    _instant("archived_at", nullable=True),
 )
 
 customers = Table(
@@ -67,15 +67,15 @@ customers = Table(
     metadata,
     Column("tenant_id", UUID, primary_key=True),
     Column("customer_id", UUID, primary_key=True),
-    Column("key_id", UUID),
-    Column("version", BigInteger),
-    Column("profile", LargeBinary),
-    Column("email_verified", Boolean),
-    Column("phone_verified", Boolean),
+    Column("key_id", UUID, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("profile", LargeBinary, nullable=False),
+    Column("email_verified", Boolean, nullable=False),
+    Column("phone_verified", Boolean, nullable=False),
     _instant("created_at"),
     _instant("updated_at"),
-    _instant("deleted_at"),
-    _instant("erasing_at"),
+    _instant("deleted_at", nullable=True),
+    _instant("erasing_at", nullable=True),
     Column("merged_into", UUID),
 )
 
@@ -86,7 +86,7 @@ customer_identifiers = Table(
     Column("kind", Text, primary_key=True),
     Column("key_version", Integer, primary_key=True),
     Column("bidx", LargeBinary, primary_key=True),
-    Column("customer_id", UUID),
+    Column("customer_id", UUID, nullable=False),
 )
 
 memberships = Table(
@@ -95,17 +95,17 @@ memberships = Table(
     Column("tenant_id", UUID, primary_key=True),
     Column("business_id", UUID, primary_key=True),
     Column("customer_id", UUID, primary_key=True),
-    Column("status", SmallInteger),
-    Column("type", SmallInteger),
-    Column("tags", ARRAY(Text)),
-    Column("attributes", JSONB),
+    Column("status", SmallInteger, nullable=False),
+    Column("type", SmallInteger, nullable=False),
+    Column("tags", ARRAY(Text), nullable=False),
+    Column("attributes", JSONB, nullable=False),
     Column("sealed", LargeBinary),
-    Column("source", Text),
+    Column("source", Text, nullable=False),
     _instant("joined_at"),
-    _instant("last_active_at"),
-    _instant("deleted_at"),
+    _instant("last_active_at", nullable=True),
+    _instant("deleted_at", nullable=True),
     Column("deletion_mode", SmallInteger),
-    _instant("erase_due_at"),
+    _instant("erase_due_at", nullable=True),
 )
 
 addresses = Table(
@@ -114,10 +114,10 @@ addresses = Table(
     Column("tenant_id", UUID, primary_key=True),
     Column("customer_id", UUID, primary_key=True),
     Column("address_id", UUID, primary_key=True),
-    Column("key_id", UUID),
-    Column("type", SmallInteger),
-    Column("is_default", Boolean),
-    Column("sealed", LargeBinary),
+    Column("key_id", UUID, nullable=False),
+    Column("type", SmallInteger, nullable=False),
+    Column("is_default", Boolean, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
     _instant("created_at"),
     _instant("updated_at"),
 )
@@ -128,9 +128,9 @@ notes = Table(
     Column("tenant_id", UUID, primary_key=True),
     Column("customer_id", UUID, primary_key=True),
     Column("note_id", UUID, primary_key=True),
-    Column("business_id", UUID),
-    Column("kind", SmallInteger),
-    Column("revision", Integer),
+    Column("business_id", UUID, nullable=False),
+    Column("kind", SmallInteger, nullable=False),
+    Column("revision", Integer, nullable=False),
     _instant("created_at"),
     _instant("updated_at"),
 )
@@ -142,7 +142,7 @@ note_revisions = Table(
     Column("customer_id", UUID, primary_key=True),
     Column("note_id", UUID, primary_key=True),
     Column("revision", Integer, primary_key=True),
-    Column("key_id", UUID),
-    Column("sealed", LargeBinary),
+    Column("key_id", UUID, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
     _instant("written_at"),
 )
