@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[BEGAN] = time.time()
     config.stash[DIRECTORY] = given or str(of_run.make_directory())
     if not given:
+        of_run.sweep()
         of_run.start_containers(Path(config.stash[DIRECTORY]))
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -17,9 +18,10 @@ import pytest
 from libs import config
 from libs.run.stack import postgres, servers
 from libs.run.stack.home import Home
-from libs.run.stack.process import Identity
+from libs.run.stack.process import Identity, identity
 
 CONTAINERS = "REGULARS_TEST_CONTAINERS"
+PREFIX = "regulars-tests-"
 DIRECTORY = pytest.StashKey[str]()
 
 
@@ -34,9 +36,20 @@ class Servers:
 
 def make_directory() -> Path:
     """A directory for one test run. PostgreSQL's user may pass through, so that its data can be inside."""
-    root = Path(tempfile.mkdtemp(prefix="regulars-tests-"))
+    root = Path(tempfile.mkdtemp(prefix=PREFIX))
     root.chmod(0o711)
+    (root / "owner.json").write_text(json.dumps(asdict(identity(os.getpid()))))
     return root
+
+
+def sweep() -> None:
+    """Ends what runs left behind that were killed."""
+    for root in Path(tempfile.gettempdir()).glob(f"{PREFIX}*"):
+        with contextlib.suppress(
+            FileNotFoundError, PermissionError, ValueError
+        ):  # another sweeps, or owns it
+            if not Identity(**json.loads((root / "owner.json").read_text())).alive():
+                end(root)
 
 
 def of_run(root: Path) -> Servers:
