@@ -35,7 +35,8 @@ async def join(
         return case((newer, fresh.excluded[name]), else_=_mine[name])
 
     merged = {
-        "joined_at": case((_mine.joined_at.is_(None), fresh.excluded.joined_at), else_=later("joined_at")),
+        # The last joining counts, also if something newer was heard before it.
+        "joined_at": func.greatest(_mine.joined_at, fresh.excluded.joined_at),
         "blocked": case(
             (_mine.standing_version < fresh.excluded.standing_version, fresh.excluded.blocked),
             else_=_mine.blocked,
