@@ -84,12 +84,15 @@ class Exchange:
         """Ends a body sent in parts."""
         await self.send({"type": "http.response.body", "body": b""})
 
-    async def break_off(self) -> None:
-        """Breaks the connection in the middle of an answer. Raises Broken if the server has no other way."""
-        close = self.scope.get("extensions", {}).get("regulars.close")
-        if close is None:
+    async def break_off(self, *, at_once: bool = False) -> None:
+        """Breaks the connection in the middle of an answer; `at_once`: without what the client has not taken.
+
+        Raises Broken if the server has no such way.
+        """
+        ends = self.scope.get("extensions", {}).get("regulars.end")
+        if ends is None:
             raise Broken
-        close["close"]()
+        ends["abort" if at_once else "close"]()
         while (await self.receive())["type"] != "http.disconnect":
             pass
 

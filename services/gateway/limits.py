@@ -12,6 +12,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import redis.asyncio as redis
 from redis.exceptions import RedisError
@@ -207,6 +208,11 @@ def address_of(scope_client: tuple[str, int] | None, forwarded: bytes | None, pr
     if proxies and forwarded:
         hops = [hop.strip() for hop in forwarded.decode("latin-1").split(",")]
         address = hops[-proxies] if len(hops) >= proxies else hops[0]
+    return _network(address)
+
+
+@lru_cache(10_000)
+def _network(address: str) -> str:
     try:
         parsed = ipaddress.ip_address(address)
     except ValueError:

@@ -91,7 +91,9 @@ class GatewayProtocol(HttpToolsProtocol):
         """Headers begin."""
         self._in_headers = self._begun = True
         super().on_message_begin()
-        self.scope["extensions"] = {"regulars.close": {"close": self.transport.close}}
+        self.scope["extensions"] = {
+            "regulars.end": {"close": self.transport.close, "abort": self.transport.abort}
+        }
 
     def on_headers_complete(self) -> None:
         """Headers end."""

@@ -6,7 +6,7 @@ from typing import Any
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
-from libs.problems import Problem
+from libs.problems import DeadlineExceeded, Problem
 from libs.status import from_rpc_error
 from services.gateway import errors
 from services.gateway.calls import Forward, file_headers
@@ -19,6 +19,7 @@ from services.gateway.upstreams import Upstream
 from services.gateway.watch import Watch
 
 PING_SECONDS = 15.0
+GRACE_SECONDS = 1.0  # for a client to take the news of a deadline
 _TYPES = {NDJSON: b"application/x-ndjson", SSE: b"text/event-stream"}
 
 
@@ -45,11 +46,12 @@ class StreamCall:
         call = self._rpc(request, timeout=forward.seconds, metadata=forward.metadata)
         watch = Watch(exchange.receive, call.cancel, 0)
         try:
-            first = await self._next(call)
-            await exchange.begin(200, self._headers(first, media))
-            if exchange.method != "HEAD":
-                await self._pass_on(exchange, call, first, media)
-            await exchange.end()
+            async with asyncio.timeout(forward.seconds + GRACE_SECONDS):
+                await self._serve(exchange, call, media)
+        except TimeoutError:
+            # The client takes nothing any more; what waits for it would wait for ever.
+            await exchange.break_off(at_once=True)
+            raise DeadlineExceeded from None
         except asyncio.CancelledError:
             if watch.gone:
                 raise ClientGone from None
@@ -57,6 +59,13 @@ class StreamCall:
         finally:
             watch.stop()
             call.cancel()
+
+    async def _serve(self, exchange: Exchange, call: Any, media: str | None) -> None:
+        first = await self._next(call)
+        await exchange.begin(200, self._headers(first, media))
+        if exchange.method != "HEAD":
+            await self._pass_on(exchange, call, first, media)
+        await exchange.end()
 
     def _headers(self, first: Any, media: str | None) -> HeaderList:
         if self._is_file:

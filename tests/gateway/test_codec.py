@@ -105,7 +105,7 @@ def kinds(draw: Any, depth: int = 2) -> Any:
     return message
 
 
-SLOW = settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+SLOW = settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 @SLOW

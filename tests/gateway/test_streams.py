@@ -93,6 +93,22 @@ async def test_streams_have_a_deadline(opens: Any) -> None:
             await drained(api, f"{NUMBERS}?count=1000000&padding=20000")
 
 
+async def test_a_client_that_takes_nothing_is_cut_off(opens: Any) -> None:
+    async with opens(stream_seconds=1) as api:
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
+        token = api.client.headers["authorization"]
+        path = f"{NUMBERS}?count=1000000&padding=20000"
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: a\r\nauthorization: {token}\r\n\r\n".encode())
+        await reader.readline()
+        async with asyncio.timeout(10):
+            line = ""
+            while not line:
+                await asyncio.sleep(0.1)
+                line = api.logged()
+        assert json.loads(line)["status"] == 504
+        writer.close()
+
+
 async def drained(api: Api, path: str) -> None:
     """Reads a stream to its end."""
     async with api.client.stream("GET", path) as answer:
