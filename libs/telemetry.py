@@ -138,6 +138,16 @@ def span(
         started.end()
 
 
+@contextmanager
+def statement(text: str) -> Iterator[None]:
+    """Runs the block, which sends this statement, in a span; in none where nothing is exported."""
+    if _tracer is None:
+        yield
+        return
+    with span(statement_name(text), SpanKind.CLIENT, contexts.get_current(), {"db.system": "postgresql"}):
+        yield
+
+
 def _begin(
     name: str, kind: SpanKind, parent: contexts.Context | None, attributes: Mapping[str, str | int] | None
 ) -> Span:

@@ -1,10 +1,12 @@
 """Reads about businesses and their attributes; the one place that says which business a request means."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, Select, func, select
 
+from libs.caller import Caller
 from libs.db import Tx
 from libs.problems import InvalidArgument
 from services.customers.businesses.rules import AttributeDefinition
@@ -12,22 +14,32 @@ from services.customers.problems import AttributeNotFound, BusinessArchived, Bus
 from services.customers.tables import attribute_definitions, businesses
 
 
+def told(caller: Caller, requested: str) -> UUID | None:
+    """The business that a request means, or None if only the rows can say how many the caller has.
+
+    Raises as `named`.
+    """
+    if requested:
+        business_id = UUID(requested)
+        if not caller.sees(business_id):
+            raise BusinessNotFound
+        return business_id
+    return None if caller.businesses is None else _only(list(caller.businesses))
+
+
 async def named(tx: Tx, requested: str) -> UUID:
     """The business that a request means: the one it names, else the caller's only one.
 
     Raises BusinessNotFound for one that is not the caller's, InvalidArgument if there is not exactly one.
     """
-    mine = tx.caller.businesses
-    if requested:
-        business_id = UUID(requested)
-        if not tx.caller.sees(business_id):
-            raise BusinessNotFound
+    business_id = told(tx.caller, requested)
+    if business_id is not None:
         return business_id
-    if mine is None:
-        live = _mine(tx).with_only_columns(businesses.c.business_id).where(businesses.c.archived_at.is_(None))
-        found = (await tx.execute(live.limit(2))).scalars().all()
-    else:
-        found = list(mine)
+    live = _mine(tx).with_only_columns(businesses.c.business_id).where(businesses.c.archived_at.is_(None))
+    return _only((await tx.execute(live.limit(2))).scalars().all())
+
+
+def _only(found: Sequence[UUID]) -> UUID:
     if len(found) != 1:
         raise InvalidArgument.of(
             "business_id", "name the business: the caller has several or none", "REQUIRED"

@@ -13,7 +13,8 @@ from sqlalchemy.sql import and_
 from libs.audit import Reading
 from libs.crypto import Column, DataKey, LiveVersions, TenantKeys
 from libs.crypto.tables import subject_keys
-from libs.db import Tx
+from libs.db import Database, Tx
+from libs.pipeline import Query
 from services.customers.problems import CustomerNotFound
 from services.customers.profiles.rules import Profile, Source, Standing
 from services.customers.tables import customer_identifiers, customers, memberships
@@ -87,6 +88,7 @@ _VIEW: Select[Any] = (
 )
 _AT = _VIEW.where(_m.business_id == bindparam("business"))
 _ONE = _AT.where(_m.customer_id == bindparam("customer"))
+_ONE_AT_ONCE = Query(_ONE)
 _MANY = _AT.where(_m.customer_id == any_(bindparam("customers", type_=ARRAY(Uuid))), _m.deleted_at.is_(None))
 _MERGED = select(_c.merged_into).where(
     _c.tenant_id == bindparam("tenant"), _c.customer_id == bindparam("customer"), _c.merged_into.is_not(None)
@@ -125,6 +127,23 @@ async def one(
 def membership_at(tx: Tx, business_id: UUID, customer_id: UUID) -> tuple[Any, ...]:
     """The conditions that name one membership."""
     return _m.tenant_id == tx.tenant_id, _m.business_id == business_id, _m.customer_id == customer_id
+
+
+async def at_once(
+    db: Database,
+    keys: TenantKeys,
+    reading: Reading | None,
+    customer_id: UUID,
+    business_id: UUID,
+    *,
+    deleted: bool = False,
+) -> View | None:
+    """As `one`, in a transaction of its own and one round trip; None if it takes more to know who is meant."""
+    where = {"tenant": keys.tenant_id, "business": business_id, "customer": customer_id}
+    (rows,) = await db.fetch((_ONE_AT_ONCE, where))
+    if not rows or (rows[0].deleted_at and not deleted):
+        return None
+    return view(rows[0], keys, reading)
 
 
 async def anywhere(

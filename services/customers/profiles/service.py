@@ -56,18 +56,19 @@ class CustomersService(CustomersServiceServicer):
 
     async def GetCustomer(self, request: pb.GetCustomerRequest, context: Context) -> pb.Customer:
         fields = wire.check_read_mask(request.read_mask)
-        customer_id = UUID(request.id)
+        customer_id, keys = UUID(request.id), self._keys()
+        business_id = businesses.told(callers.current(), request.business_id)
         with self._reading(fields) as reading:
-            async with self.rt.db.read() as tx:
-                business_id = await businesses.named(tx, request.business_id)
-                view = await queries.one(
-                    tx,
-                    self._keys(),
-                    reading if wire.opens_sealed(fields) else None,
-                    customer_id,
-                    business_id,
-                    deleted=request.show_deleted,
+            opened, deleted = reading if wire.opens_sealed(fields) else None, request.show_deleted
+            view = None
+            if business_id:
+                view = await queries.at_once(
+                    self.rt.db, keys, opened, customer_id, business_id, deleted=deleted
                 )
+            if view is None:
+                async with self.rt.db.read() as tx:
+                    business_id = await businesses.named(tx, request.business_id)
+                    view = await queries.one(tx, keys, opened, customer_id, business_id, deleted=deleted)
         return wire.customer(view, fields, request.id)
 
     async def BatchGetCustomers(
