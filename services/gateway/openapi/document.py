@@ -40,7 +40,7 @@ def describe(methods: Iterable[Method], comments: Mapping[str, str]) -> Schema:
     schemas.components["Error"] = _error()
     paths: dict[str, Schema] = {}
     texts: dict[str, str] = {}
-    services: dict[str, str] = {}
+    services: dict[str, dict[str, str]] = {}
     seen: set[str] = set()
     methods = list(methods)
     times = Counter(method.name for method in methods)
@@ -54,12 +54,16 @@ def describe(methods: Iterable[Method], comments: Mapping[str, str]) -> Schema:
         _rename(described, text)
         paths.setdefault(text, {})[binding.verb.lower()] = described
         seen.add(method.path)
-        services[tag(method)] = schemas.comment(method.descriptor.containing_service.full_name)
+        services.setdefault(tag(method), {})[method.service_name] = schemas.comment(
+            method.descriptor.containing_service.full_name
+        )
     return {
         "openapi": "3.1.0",
         "info": {"title": "Regulars", "version": "v1", "description": _ABOUT},
         "servers": [{"url": "/"}],
-        "tags": [{"name": name, "description": services[name]} for name in sorted(services)],
+        "tags": [
+            {"name": name, "description": "\n\n".join(services[name].values())} for name in sorted(services)
+        ],
         "security": [{"bearer": []}],
         "paths": {path: paths[path] for path in sorted(paths)},
         "components": {
