@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import tempfile
+import traceback
 import threading
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -81,6 +82,8 @@ def forked(run: Callable[[], Coroutine[Any, Any, None]], lines: int | None = Non
                 die_after(lines)
             asyncio.run(run())
             code = 0
+        except BaseException:
+            traceback.print_exc()
         finally:
             sys.stderr.flush()
             os._exit(code)
@@ -107,9 +110,11 @@ def killed_at(machine: Machine, schema: str, lines: int) -> bool:
     return killed
 
 
-def main(home: str, postgres_url: str, schema: str, stride: int) -> None:
+def main(home: str, postgres_url: str, database: str, schema: str, stride: int) -> None:
     """Kills after `stride` lines, after twice as many, and so on, until a rotation ends by itself."""
-    machine = Machine(Settings(home=Path(home), redis_url="", postgres_url=postgres_url), "")
+    machine = Machine(
+        Settings(home=Path(home), redis_url="", postgres_url=postgres_url, database=database), ""
+    )
     lines, kills = 0, 0
     while killed_at(machine, schema, lines):
         lines, kills = lines + stride, kills + 1
@@ -117,4 +122,5 @@ def main(home: str, postgres_url: str, schema: str, stride: int) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
+    home, url, database, schema, stride = sys.argv[1:]
+    main(home, url, database, schema, int(stride))
