@@ -53,13 +53,13 @@ def patterns_of(sentinels: Sentinels) -> dict[bytes, str]:
 
 def needed(root: Path) -> bool:
     """Whether the run had personal values at all."""
-    return (root / USED).exists() and (root / "servers.json").exists()
+    return (root / USED).exists()
 
 
 def scan_run(root: Path, began: float) -> tuple[Report, list[str]]:
     """Scans all that the run left, and what is wrong about it: nothing, if all is well. `began`: epoch seconds."""
-    servers = Servers(**json.loads((root / "servers.json").read_text())["servers"])
-    sentinels = Sentinels(root)
+    known, sentinels = root / "servers.json", Sentinels(root)
+    servers = Servers(**json.loads(known.read_text())["servers"]) if known.exists() else Servers("", "", "")
     blind = _blind_at(root, servers, sentinels.control)
     report = Report()
     patterns = patterns_of(sentinels)
@@ -94,16 +94,17 @@ def _blind_at(root: Path, servers: Servers, control: str) -> list[str]:
         return bool(report.hits)
 
     blind = []
-    data = [place for place in (root / "servers" / "postgres", *_places(root)[1:]) if place.exists()]
-    if data:  # else the server is a container, and its files are not ours to read
+    home = Home(root / "servers")
+    data = [
+        place for place in (home.root / "postgres", postgres.elsewhere(home) / "postgres") if place.exists()
+    ]
+    if data:  # else there is none, or the server is a container, and its files are not ours to read
         with psycopg.connect(servers.postgres_url, autocommit=True) as connection:
             connection.execute("create table if not exists planted (value text)")
             connection.execute("insert into planted values (%s)", [control])
             connection.execute("checkpoint")
-        journal = [place / "pg_wal" for place in data] + [place / "postgres" / "pg_wal" for place in data]
-        tables = [place / "base" for place in data] + [place / "postgres" / "base" for place in data]
-        blind += ["PostgreSQL's journal"] * (not found_in(journal))
-        blind += ["PostgreSQL's tables"] * (not found_in(tables))
+        blind += ["PostgreSQL's journal"] * (not found_in(place / "pg_wal" for place in data))
+        blind += ["PostgreSQL's tables"] * (not found_in(place / "base" for place in data))
     if (root / "servers" / "nats").exists():
         asyncio.run(_publish(servers.nats_url, control))
         blind += ["the JetStream store"] * (not found_in([root / "servers" / "nats"]))
