@@ -69,7 +69,7 @@ $(INSTALLED): requirements.lock Makefile
 	@echo "Installing packages from requirements.lock …"
 	@awk '/^uv==/ {found=1} found {print} found && !/\\$$/ {exit}' requirements.lock >$(VENV)/uv.lock
 	@{ $(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes --no-deps -r $(VENV)/uv.lock \
-		&& UV_SYSTEM_CERTS=1 $(BIN)/uv pip sync -q --python $(BIN)/python --require-hashes requirements.lock; } \
+		&& UV_SYSTEM_CERTS=1 $(BIN)/uv pip sync -q --compile-bytecode --python $(BIN)/python --require-hashes requirements.lock; } \
 		|| { echo "uv did not do it; trying pip …"; \
 		$(BIN)/python -m pip install -q --disable-pip-version-check --require-hashes -r requirements.lock; }
 	@printf '%s\n%s\n' '$(ROOT)' '$(ROOT)/gen' >"$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/regulars.pth"
