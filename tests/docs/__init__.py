@@ -1,0 +1,1 @@
+"""What the documents say is true: their examples run, their tables and links agree with the code."""
