@@ -34,14 +34,16 @@ def declared(service: str) -> list[MetaData]:
     return known
 
 
-def tables(database: Admin, services: Iterable[str] = SERVICES) -> list[str]:
-    """`schema.table` of every table of our services."""
+def tables(database: Admin, services: Iterable[str] = SERVICES, *, having: str = "") -> list[str]:
+    """`schema.table` of every table of our services, or of those that have a column of the name."""
     found = database.execute(
         """
         select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where c.relkind in ('r', 'p') and n.nspname = any(%s) order by 1
+        where c.relkind in ('r', 'p') and n.nspname = any(%s)
+        and (%s = '' or exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = %s))
+        order by 1
         """,
-        [list(services)],
+        [list(services), having, having],
     )
     return [row[0] for row in found]
 

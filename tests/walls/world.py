@@ -1,0 +1,131 @@
+"""One business with everything in it that a service keeps, made by the RPCs that make it."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import grpc
+
+from libs import clock, jobs
+from libs.caller import Caller, acting_as
+from regulars.customers.v1.addresses_pb2 import Address, CreateAddressRequest
+from regulars.customers.v1.addresses_pb2_grpc import AddressesServiceStub
+from regulars.customers.v1.businesses_pb2 import (
+    ATTRIBUTE_TYPE_TEXT,
+    AttributeDefinition,
+    Business,
+    CreateAttributeRequest,
+    CreateBusinessRequest,
+)
+from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceStub
+from regulars.customers.v1.customers_pb2 import CreateCustomerRequest, Customer, Source
+from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
+from regulars.customers.v1.notes_pb2 import CreateNoteRequest, Note
+from regulars.customers.v1.notes_pb2_grpc import NotesServiceStub
+from regulars.loyalty.v1.loyalty_pb2 import GetMembershipRequest
+from regulars.loyalty.v1.loyalty_pb2_grpc import LoyaltyServiceStub
+from tests.platform import TenantOfTest
+
+FAR = timedelta(days=300)
+
+
+@dataclass(frozen=True)
+class World:
+    """A business of a tenant. `ids` by kind ("customer"); `texts` by field ("email")."""
+
+    tenant: TenantOfTest
+    ids: Mapping[str, str]
+    texts: Mapping[str, str]
+
+    @property
+    def business(self) -> str:
+        """Id of the business."""
+        return self.ids["business"]
+
+    def secrets(self) -> set[str]:
+        """What nobody else may be shown."""
+        return {*self.ids.values(), *self.texts.values()}
+
+    def token(self, *roles: str, customer: bool = False) -> str:
+        """A token for this business alone: of its staff, or of its customer."""
+        mine = self.ids["customer"] if customer else None
+        return self.tenant.token(*roles, businesses=[self.business], customer=mine)
+
+
+async def make_world(tenant: TenantOfTest) -> World:
+    """A new business of the tenant, with one of each thing."""
+    mark = uuid4().hex
+    texts = {
+        "email": f"{mark}@example.com",
+        "phone": f"+1415{2_000_000 + int(mark, 16) % 7_000_000}",
+        "external_id": f"x{mark}",
+        "source": f"shop{mark[:8]}",
+        "tag": f"tag {mark}",
+        "name": f"attribute_{mark}",
+        "text": f"note {mark}",
+        "city": f"City {mark}",
+        "slug": tenant.slug,
+    }
+    business = await tenant.calls(BusinessesServiceStub).CreateBusiness(
+        CreateBusinessRequest(business=Business(name=f"Shop {mark}", currency="USD", country="US"))
+    )
+    here = [business.id]
+    await tenant.calls(BusinessesServiceStub, businesses=here).CreateAttribute(
+        CreateAttributeRequest(attribute=AttributeDefinition(name=texts["name"], type=ATTRIBUTE_TYPE_TEXT))
+    )
+    customer = Customer(
+        first_name=f"First {mark}",
+        email=texts["email"],
+        phone=texts["phone"],
+        tags=[texts["tag"]],
+        sources=[Source(name=texts["source"], external_id=texts["external_id"])],
+    )
+    customer.attributes[texts["name"]] = f"value {mark}"
+    made = await tenant.calls(CustomersServiceStub, businesses=here).CreateCustomer(
+        CreateCustomerRequest(customer=customer)
+    )
+    address = Address(
+        street_lines=[f"Street {mark}"], city=texts["city"], state="NY", postal_code="10005", country="US"
+    )
+    address = await tenant.calls(AddressesServiceStub, businesses=here).CreateAddress(
+        CreateAddressRequest(customer_id=made.id, address=address)
+    )
+    note = await tenant.calls(NotesServiceStub, businesses=here).CreateNote(
+        CreateNoteRequest(customer_id=made.id, note=Note(text=texts["text"]))
+    )
+    await _joined(tenant, made.id, business.id)
+    ids = {"customer": made.id, "business": business.id, "address": address.id, "note": note.id}
+    return World(tenant, ids | await _jobs(tenant, business.id), texts)
+
+
+async def _joined(tenant: TenantOfTest, customer_id: str, business_id: str) -> None:
+    """Returns once loyalty has heard of the customer."""
+    loyalty = tenant.calls(LoyaltyServiceStub, businesses=[business_id])
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await loyalty.GetMembership(GetMembershipRequest(customer_id=customer_id))
+            except grpc.aio.AioRpcError as error:
+                if error.code() != grpc.StatusCode.NOT_FOUND:
+                    raise
+                await asyncio.sleep(0.02)
+            else:
+                return
+
+
+async def _jobs(tenant: TenantOfTest, business_id: str) -> dict[str, str]:
+    """A job of the business in every service, due when no test runs any more."""
+    caller = Caller(tenant_id=tenant.id, subject="walls", method="/walls/Make")
+    made: dict[str, str] = {}
+    for name, runtime in tenant.stack.runtimes.items():
+        if not hasattr(runtime, "db"):  # the gateway
+            continue
+        with acting_as(caller):
+            async with runtime.db.tx() as tx:
+                job_id = await jobs.enqueue(
+                    tx, "wait", business_id=UUID(business_id), due_at=clock.now() + FAR
+                )
+        made[f"{name}_job"] = str(job_id)
+    return made
