@@ -1,0 +1,1 @@
+"""Measures what quality asks for: each figure beside its limit, in the same run."""
