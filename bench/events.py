@@ -68,8 +68,11 @@ class Ours:
 
     def __init__(self, settings: config.Settings, nc: Any) -> None:
         place = (settings.postgres_url, settings.home, settings.database, SERVICE)
-        urls = (dsn.role_url(*place, role) for role in ("app", "worker"))
-        self.db = Database(*(url.replace("postgresql://", "postgresql+psycopg://", 1) for url in urls))
+        app, worker = (
+            dsn.role_url(*place, role).replace("postgresql://", "postgresql+psycopg://", 1)
+            for role in ("app", "worker")
+        )
+        self.db = Database(app, worker, 8)
         self.heard = Heard()
         self.tenant_id, self.business_id = new_id(), new_id()
         self.relay = Relay(self.db, nc, SERVICE, prefix=PREFIX)
