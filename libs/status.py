@@ -93,13 +93,19 @@ def from_status(status: Status) -> Problem:
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError) -> Problem:
-    """The Problem behind a failed call: the peer's own, or the one of gRPC's code."""
+    """The Problem behind a failed call: the peer's own, or the one of gRPC's code.
+
+    CANCELLED is what a peer that stops makes of calls that outlast its grace, so it is Unavailable: a call that
+    was cancelled on our side ends with asyncio's own error and never gets here.
+    """
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
             try:
                 return from_status(Status.FromString(value))
             except DecodeError:
                 break
+    if error.code() is grpc.StatusCode.CANCELLED:
+        return Unavailable("The service stopped during the call.")
     return _kind(_code(error.code().value[0]), "")()
 
 

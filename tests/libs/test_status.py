@@ -91,6 +91,7 @@ def test_errors_without_details_are_told_by_their_code() -> None:
     assert back(grpc.StatusCode.UNAVAILABLE) == ("UNAVAILABLE", "UNAVAILABLE")
     assert back(grpc.StatusCode.UNKNOWN) == ("INTERNAL", "INTERNAL")
     assert back(grpc.StatusCode.DATA_LOSS) == ("INTERNAL", "INTERNAL")
+    assert back(grpc.StatusCode.CANCELLED) == ("UNAVAILABLE", "UNAVAILABLE")  # the peer stopped
     assert back(grpc.StatusCode.NOT_FOUND, ("grpc-status-details-bin", b"\xff\xff")) == ("NOT_FOUND",) * 2
 
 
