@@ -23,13 +23,14 @@ def main(arguments: list[str] | None = None) -> int:
         print("gen/ is older than the protos: run `make proto` first.", file=sys.stderr)
         return 1
     # Only now: it imports the generated code.
-    from protos import rules
+    from protos import permissions, rules
 
     checks: dict[str, Check] = {
         "form": buf.misformed,
         "lint": buf.lint,
         "comments": lambda: [f"{name}: no comment" for name in rules.uncommented()],
         "house rules": rules.faults,
+        "docs/permissions.md": permissions.stale,
     }
     results = [_passes(name, check) for name, check in checks.items()]
     if accept:
