@@ -75,7 +75,7 @@ class Session:
             if self._python is None:
                 self._python = await _start(sys.executable, "-c", _PYTHON, env=await self._exported())
             answer = await _ask(self._python, json.dumps(text) + "\n")
-        code, found = answer
+        code, found = answer[0], answer[1].replace("\r\n", "\n")
         for documented, actual in self._names.items():
             found = found.replace(actual, documented)
         return code, found.replace(f"{self._prefix}customers.", "customers.")
