@@ -19,6 +19,10 @@ Admin = psycopg.Connection[tuple[Any, ...]]
 SERVICES = [name for name in members.present() if name != members.GATEWAY]
 # Alembic's own, in every schema: the application may read them and nothing else.
 VERSIONS = ("plumbing_version", "schema_version")
+# Tables that the application sees whole, and why.
+NOT_WALLED = {
+    "customers.accounts": "the tenants themselves: found by slug before anybody is known to belong to one",
+}
 
 
 def administrator(stack: Stack) -> str:

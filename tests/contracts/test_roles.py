@@ -5,13 +5,9 @@ from psycopg import sql
 
 from libs import config, contracts, dsn, plumbing
 from libs.roles import Roles
-from tests.contracts.database import SERVICES, VERSIONS, Admin, tables
+from tests.contracts.database import NOT_WALLED, SERVICES, VERSIONS, Admin, tables
 from tests.platform import Stack
 
-# Tables that the application sees whole, and why.
-NOT_WALLED = {
-    "customers.accounts": "the tenants themselves: found by slug before anybody is known to belong to one",
-}
 # Tables with a business_id that only the tenant's wall guards, and why.
 ACROSS_BUSINESSES: dict[str, str] = {}
 

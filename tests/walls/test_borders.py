@@ -18,6 +18,8 @@ from psycopg import sql
 
 from libs.contracts import Method
 from libs.problems import Code
+from regulars.customers.v1.customers_pb2 import Customer, UpsertCustomerRequest
+from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from tests.contracts.database import administrator, tables
 from tests.platform import Stack, TenantOfTest
 from tests.walls import requests
@@ -150,7 +152,7 @@ def rows(stack: Stack, world: World, *, whole_tenant: bool) -> set[str]:
 async def test_another_tenant_finds_nothing(
     stack: Stack, home: World, other_tenant: TenantOfTest, method: Method
 ) -> None:
-    mine = await make_world(other_tenant)
+    mine = await make_world(other_tenant, heard=False)
     roles = ("admin",) if method.access.platform else ("admin", "platform")
     customer = mine.ids["customer"] if method.access.self_service else None
     token = other_tenant.token(*roles, customer=customer)
@@ -167,7 +169,7 @@ async def test_another_business_finds_nothing(
 
 @every_rpc
 async def test_its_own_people_reach_it(stack: Stack, tenant: TenantOfTest, method: Method) -> None:
-    mine = await make_world(tenant)
+    mine = await make_world(tenant, heard=method.service_name == "loyalty")
     roles = ("admin", "platform")
     token = mine.token(*roles, customer=True) if method.access.self_service else tenant.token(*roles)
     theirs = dict(mine.ids) | {"tenant": str(tenant.id)}
@@ -179,3 +181,13 @@ async def test_its_own_people_reach_it(stack: Stack, tenant: TenantOfTest, metho
         if tried[-1].code in REACHED:
             return
     pytest.fail("\n".join(map(str, tried)))
+
+
+async def test_one_email_in_two_tenants_is_two_people(home: World, other_tenant: TenantOfTest) -> None:
+    mine = await make_world(other_tenant, heard=False)
+    customers = other_tenant.calls(CustomersServiceStub, businesses=[mine.business])
+    theirs = Customer(email=home.texts["email"], phone=home.texts["phone"])
+    made = await customers.UpsertCustomer(UpsertCustomerRequest(customer=theirs))
+    assert made.created
+    assert made.customer.id not in home.ids.values()
+    assert not made.customer.first_name

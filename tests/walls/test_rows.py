@@ -9,8 +9,7 @@ import pytest
 from psycopg import sql
 
 from libs import dsn
-from tests.contracts.database import SERVICES, VERSIONS, Admin, administrator, tables
-from tests.contracts.test_roles import NOT_WALLED
+from tests.contracts.database import NOT_WALLED, SERVICES, VERSIONS, Admin, administrator, tables
 from tests.platform import Stack
 from tests.walls.world import World
 

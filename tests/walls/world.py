@@ -54,8 +54,8 @@ class World:
         return self.tenant.token(*roles, businesses=[self.business], customer=mine)
 
 
-async def make_world(tenant: TenantOfTest) -> World:
-    """A new business of the tenant, with one of each thing."""
+async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
+    """A new business of the tenant, with one of each thing; `heard`: loyalty knows of its customer."""
     mark = uuid4().hex
     texts = {
         "email": f"{mark}@example.com",
@@ -95,7 +95,8 @@ async def make_world(tenant: TenantOfTest) -> World:
     note = await tenant.calls(NotesServiceStub, businesses=here).CreateNote(
         CreateNoteRequest(customer_id=made.id, note=Note(text=texts["text"]))
     )
-    await _joined(tenant, made.id, business.id)
+    if heard:
+        await _joined(tenant, made.id, business.id)
     ids = {"customer": made.id, "business": business.id, "address": address.id, "note": note.id}
     return World(tenant, ids | await _jobs(tenant, business.id), texts)
 
