@@ -9,13 +9,14 @@ from uuid import UUID
 from weakref import WeakKeyDictionary
 
 from google.protobuf.message import Message
-from sqlalchemy import case, delete, tuple_, update
+from sqlalchemy import bindparam, case, delete, tuple_, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from libs.caller import Caller
 from libs.db import Database, Tx
 from libs.ids import new_id
+from libs.pipeline import Query
 from libs.plumbing import idempotency_keys
 from libs.problems import InvalidArgument, RequestIdReused
 
@@ -24,6 +25,20 @@ MAX_REQUEST_ID = 128
 # What may differ between two sendings of one request.
 _VOLATILE = ("request_id", "etag")
 
+
+def _claiming() -> Query:
+    """Inserts the claim, or takes over one that is too old; answers whichever holds."""
+    statement, kept = insert(idempotency_keys), idempotency_keys.c
+    forgotten = kept.created_at < bindparam("forgotten_at")  # a row that nobody has cleaned away yet
+    values = {
+        name: case((forgotten, statement.excluded[name]), else_=kept[name])
+        for name in ("request_hash", "resource_id", "claim_id", "created_at")
+    }
+    upsert = statement.on_conflict_do_update(constraint="idempotency_keys_pkey", set_=values)
+    return Query(upsert.returning(kept.request_hash, kept.resource_id, kept.claim_id))
+
+
+_CLAIM = _claiming()
 _key_sources: WeakKeyDictionary[AsyncEngine, Callable[[UUID], bytes]] = WeakKeyDictionary()
 
 
@@ -46,24 +61,8 @@ async def claim(tx: Tx, request: Message, resource_id: UUID, *, request_id: str 
         return None
     mine = new_id()
     found = _canonical_hash(request, _hash_key(tx))
-    statement = insert(idempotency_keys).values(
-        **key, request_hash=found, resource_id=resource_id, claim_id=mine, created_at=tx.now
-    )
-    old = idempotency_keys.c.created_at < tx.now - KEPT_FOR  # a row that nobody has cleaned away yet
-
-    def kept(name: str) -> Any:
-        return case((old, statement.excluded[name]), else_=idempotency_keys.c[name])
-
-    row = (
-        await tx.execute(
-            statement.on_conflict_do_update(
-                constraint="idempotency_keys_pkey",
-                set_={name: kept(name) for name in ("request_hash", "resource_id", "claim_id", "created_at")},
-            ).returning(
-                idempotency_keys.c.request_hash, idempotency_keys.c.resource_id, idempotency_keys.c.claim_id
-            )
-        )
-    ).one()
+    values = {"request_hash": found, "resource_id": resource_id, "claim_id": mine, "created_at": tx.now}
+    ((row,),) = await tx.together((_CLAIM, {**key, **values, "forgotten_at": tx.now - KEPT_FOR}))
     if row.claim_id == mine:
         return None
     if not hmac.compare_digest(row.request_hash, found):

@@ -3,16 +3,19 @@
 from uuid import UUID
 
 from google.protobuf.message import Message
+from psycopg.types.json import Jsonb
 from sqlalchemy import insert
 
 from libs import envelope
 from libs.db import Tx
 from libs.ids import new_id
+from libs.pipeline import Query, Step
 from libs.plumbing import outbox
 from libs.wakeups import bell
 
 # NATS refuses messages above 1 MiB, and the relay could never get rid of one.
 MAX_BODY = 900_000
+_POST = Query(insert(outbox))
 
 
 async def emit(
@@ -30,6 +33,23 @@ async def emit(
     event or request that led to it (default: the caller's request id). The message holds ids and facts, never
     personal data. Raises ContractError if it is no event type, ValueError if it is above 900,000 bytes.
     """
+    event_id, post = emission(
+        tx, message, aggregate_id=aggregate_id, version=version, business_id=business_id, cause=cause
+    )
+    await tx.together(post)
+    return event_id
+
+
+def emission(
+    tx: Tx,
+    message: Message,
+    *,
+    aggregate_id: UUID,
+    version: int,
+    business_id: UUID | None = None,
+    cause: UUID | str | None = None,
+) -> tuple[UUID, Step]:
+    """As `emit`, for who sends the statement together with others of `tx`: the event's id, and the statement."""
     caller = tx.caller
     event_id = new_id()
     letter = envelope.write(
@@ -46,16 +66,13 @@ async def emit(
         raise ValueError(
             f"{message.DESCRIPTOR.full_name} of {len(letter.body)} bytes is too large for an event"
         )
-    await tx.execute(
-        insert(outbox),
-        {
-            "tenant_id": caller.tenant(),
-            "id": event_id,
-            "subject": letter.subject,
-            "headers": dict(letter.headers),
-            "body": letter.body,
-            "created_at": tx.now,
-        },
-    )
     tx.after_commit(bell(f"outbox.{envelope.source_of(message, caller)}").ring)
-    return event_id
+    row = {
+        "tenant_id": caller.tenant(),
+        "id": event_id,
+        "subject": letter.subject,
+        "headers": Jsonb(dict(letter.headers)),
+        "body": letter.body,
+        "created_at": tx.now,
+    }
+    return event_id, (_POST, row)

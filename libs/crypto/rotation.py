@@ -20,6 +20,7 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 
+from libs import outages
 from libs.crypto.faults import KeyDestroyed
 from libs.crypto.keys import Keys
 from libs.crypto.keystore import Kind
@@ -136,9 +137,9 @@ async def step(
         elif at.phase == "destroy" and at.change:
             await _destroy(db, keys, tenant_id, at.change)
         return Progress(at.phase)
-    except DBAPIError as fault:
+    except (DBAPIError, psycopg.Error) as fault:
         # Somebody holds the versions or the rows for longer than we want to make others wait.
-        if isinstance(fault.orig, (psycopg.errors.LockNotAvailable, psycopg.errors.DeadlockDetected)):
+        if outages.is_conflict(fault):
             return replace(last or Progress("add"), pause_seconds=BUSY_SECONDS)
         raise
 

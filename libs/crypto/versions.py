@@ -13,12 +13,13 @@ from libs.crypto.faults import KeyMissing
 from libs.crypto.keystore import Kind
 from libs.crypto.tables import key_versions
 from libs.db import Tx
+from libs.pipeline import Query
 
 State = Literal["adding", "current", "retiring"]
 # The kinds whose versions rows depend on; of the others the keystore's newest is used.
 VERSIONED = (Kind.KEK, Kind.IDENTIFIER, Kind.SEARCH)
 
-_LIVE = text("select kind, version, state, state_at from live_key_versions(:for_change)")
+_LIVE = Query(text("select kind, version, state, state_at from live_key_versions(:for_change)"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,8 @@ async def live_versions(tx: Tx, *, for_change: bool = False) -> LiveVersions:
     current: dict[Kind, int] = {}
     adding: dict[Kind, list[int]] = {}
     retiring: dict[Kind, dict[int, datetime]] = {}
-    for row in (await tx.execute(_LIVE, {"for_change": for_change})).all():
+    (rows,) = await tx.together((_LIVE, {"for_change": for_change}))
+    for row in rows:
         kind = Kind(row.kind)
         if row.state == "current":
             current[kind] = row.version

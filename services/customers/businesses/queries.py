@@ -4,14 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, func, select
+from sqlalchemy import Row, Select, bindparam, func, select
 
 from libs.caller import Caller
 from libs.db import Tx
+from libs.pipeline import Query
 from libs.problems import InvalidArgument
 from services.customers.businesses.rules import AttributeDefinition
 from services.customers.problems import AttributeNotFound, BusinessArchived, BusinessNotFound
 from services.customers.tables import attribute_definitions, businesses
+
+_BY_ID = select(businesses).where(
+    businesses.c.tenant_id == bindparam("tenant"), businesses.c.business_id == bindparam("business")
+)
+_ONE, _ONE_LOCKED = Query(_BY_ID), Query(_BY_ID.with_for_update())
 
 
 def told(caller: Caller, requested: str) -> UUID | None:
@@ -49,11 +55,12 @@ def _only(found: Sequence[UUID]) -> UUID:
 
 async def business(tx: Tx, business_id: UUID, *, lock: bool = False) -> Row[Any]:
     """The row of one of the caller's businesses. Raises BusinessNotFound."""
-    wanted = _mine(tx).where(businesses.c.business_id == business_id)
-    found = (await tx.execute(wanted.with_for_update() if lock else wanted)).first()
-    if found is None or not tx.caller.sees(business_id):
+    where = {"tenant": tx.tenant_id, "business": business_id}
+    (found,) = await tx.together((_ONE_LOCKED if lock else _ONE, where))
+    if not found or not tx.caller.sees(business_id):
         raise BusinessNotFound
-    return found
+    row: Row[Any] = found[0]
+    return row
 
 
 async def live(tx: Tx, requested: str) -> Row[Any]:

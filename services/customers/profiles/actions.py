@@ -9,10 +9,12 @@ import orjson
 from sqlalchemy import ARRAY, Row, Text, text, update
 from sqlalchemy.sql import bindparam
 
+from libs import outbox
 from libs.crypto import DataKey, TenantKeys, live_versions
 from libs.db import Tx
 from libs.instants import stamp
 from libs.outbox import emit
+from libs.pipeline import Query
 from libs.problems import EtagMismatch, Faults
 from regulars.customers.v1 import customers_pb2 as pb
 from regulars.customers.v1 import events_pb2 as events
@@ -26,7 +28,8 @@ from services.customers.profiles.wire import Written
 from services.customers.tables import customers, memberships
 
 # One statement, one round trip: the person, their key, and their first membership.
-_CREATE = text("""
+_CREATE = Query(
+    text("""
     with person as (
         insert into customers (tenant_id, customer_id, key_id, version, profile, email_verified, phone_verified,
                                created_at, updated_at)
@@ -39,6 +42,7 @@ _CREATE = text("""
                              joined_at)
     values (:tenant, :business, :customer, :status, :type, :tags, cast(:attributes as jsonb), :sealed, :source, :now)
 """).bindparams(bindparam("tags", type_=ARRAY(Text)))
+)
 
 
 async def create_customer(
@@ -53,29 +57,26 @@ async def create_customer(
     live = await live_versions(tx)
     key_row, key = keys.new_subject_key(live, customer_id, tx.now)
     source = standing.sources[0].name if standing.sources else "manual"
-    await tx.execute(
-        _CREATE,
-        {
-            "tenant": tx.tenant_id,
-            "customer": customer_id,
-            "business": business.business_id,
-            "key": key_row.key_id,
-            "epoch": key_row.epoch,
-            "wrapped": key_row.wrapped,
-            "profile": _seal_profile(keys, key, customer_id, profile),
-            "email_verified": written.email_verified,
-            "phone_verified": written.phone_verified,
-            "status": standing.status,
-            "type": standing.type,
-            "tags": list(standing.tags),
-            "attributes": orjson.dumps(standing.attributes).decode(),
-            "sealed": _seal_standing(keys, key, business.business_id, customer_id, standing),
-            "source": source,
-            "now": tx.now,
-        },
-    )
+    create = {
+        "tenant": tx.tenant_id,
+        "customer": customer_id,
+        "business": business.business_id,
+        "key": key_row.key_id,
+        "epoch": key_row.epoch,
+        "wrapped": key_row.wrapped,
+        "profile": _seal_profile(keys, key, customer_id, profile),
+        "email_verified": written.email_verified,
+        "phone_verified": written.phone_verified,
+        "status": standing.status,
+        "type": standing.type,
+        "tags": list(standing.tags),
+        "attributes": orjson.dumps(standing.attributes).decode(),
+        "sealed": _seal_standing(keys, key, business.business_id, customer_id, standing),
+        "source": source,
+        "now": tx.now,
+    }
     wanted = rules.identifiers(profile, {business.business_id: standing})
-    await identifiers.claim(tx, keys, live, customer_id, wanted)
+    claims = identifiers.claims_of(keys, live, wanted)
     event = events.CustomerCreated(
         customer_id=str(customer_id),
         business_id=str(business.business_id),
@@ -84,7 +85,12 @@ async def create_customer(
         source=source,
         joined_at=stamp(tx.now),
     )
-    await emit(tx, event, aggregate_id=customer_id, version=1, business_id=business.business_id)
+    _, emission = outbox.emission(
+        tx, event, aggregate_id=customer_id, version=1, business_id=business.business_id
+    )
+    claiming = identifiers.claiming(tx, customer_id, claims)
+    _, got, _ = await tx.together((_CREATE, create), claiming, emission)
+    await identifiers.check(tx, claims, got)
     return View(
         customer_id=customer_id,
         business_id=business.business_id,

@@ -8,6 +8,7 @@ from sqlalchemy.sql import bindparam
 
 from libs.crypto import LiveVersions, TenantKeys
 from libs.db import Tx
+from libs.pipeline import Query, Step
 from libs.problems import Problem
 from services.customers.problems import EmailTaken, ExternalIdTaken, PhoneTaken
 from services.customers.profiles import rules
@@ -20,17 +21,21 @@ _TAKEN: dict[str, type[Problem]] = {
     "external_id": ExternalIdTaken,
 }
 
-_CLAIM_IDENTIFIERS = text("""
+_CLAIM = Query(
+    text("""
     insert into customer_identifiers (tenant_id, kind, key_version, bidx, customer_id)
     select :tenant, claimed.kind, claimed.key_version, claimed.bidx, :customer
     from unnest(:kinds, :versions, :digests) as claimed (kind, key_version, bidx)
     on conflict do nothing
     returning kind, key_version, bidx
 """).bindparams(
-    bindparam("kinds", type_=ARRAY(Text)),
-    bindparam("versions", type_=ARRAY(Integer)),
-    bindparam("digests", type_=ARRAY(LargeBinary)),
+        bindparam("kinds", type_=ARRAY(Text)),
+        bindparam("versions", type_=ARRAY(Integer)),
+        bindparam("digests", type_=ARRAY(LargeBinary)),
+    )
 )
+# (kind, version of the key, fingerprint)
+Claim = tuple[str, int, bytes]
 
 
 def identifiers_of(views: Sequence[View]) -> set[tuple[str, str]]:
@@ -47,16 +52,32 @@ async def claim(
     """
     if not wanted:
         return
-    # Everyone claims in the same order, so that two who want the same identifiers never wait for each other.
-    claims = sorted(
+    claims = claims_of(keys, live, wanted)
+    (got,) = await tx.together(claiming(tx, customer_id, claims))
+    await check(tx, claims, got)
+
+
+def claims_of(keys: TenantKeys, live: LiveVersions, wanted: set[tuple[str, str]]) -> list[Claim]:
+    """What to claim for these identifiers, under every live key version.
+
+    In one order for everyone, so that two who want the same identifiers never wait for each other.
+    """
+    return sorted(
         (kind, index.key_version, index.digest)
         for kind, value in wanted
         for index in keys.blind_indexes(live, kind, value)
     )
-    kinds, versions, digests = zip(*claims, strict=True)
+
+
+def claiming(tx: Tx, customer_id: UUID, claims: Sequence[Claim]) -> Step:
+    """The statement that takes what is free of `claims`, and gives it; `check` its rows."""
     where = {"tenant": tx.tenant_id, "customer": customer_id}
-    columns = {"kinds": list(kinds), "versions": list(versions), "digests": list(digests)}
-    got = {tuple(row) for row in await tx.execute(_CLAIM_IDENTIFIERS, {**where, **columns})}
+    kinds, versions, digests = ([each[i] for each in claims] for i in range(3))
+    return _CLAIM, {**where, "kinds": kinds, "versions": versions, "digests": digests}
+
+
+async def check(tx: Tx, claims: Sequence[Claim], got: Sequence[Claim]) -> None:
+    """Raises as `claim` unless all of `claims` were got."""
     refused = [claim for claim in claims if claim not in got]
     if refused:
         await _refuse(tx, *refused[0])
