@@ -14,6 +14,7 @@ from email_validator import EmailNotValidError, validate_email
 from libs.money import MINOR_DIGITS
 
 EARLIEST_BIRTH = date(1900, 1, 1)
+_FEWEST_DIGITS = 4  # of any national number, as on some islands
 _LANGUAGE = re.compile(r"[a-z]{2,3}(-[a-z]{4})?(-([a-z]{2}|\d{3}))?(-([a-z\d]{5,8}|\d[a-z\d]{3}))*", re.ASCII)
 
 
@@ -51,6 +52,15 @@ def phone(text: str, country: str) -> str:
             raise Wrong(f"must be a phone number, valid in {country} or international (+14155550123)")
         raise Wrong("must be an international phone number (+14155550123)")
     return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
+
+
+def phone_anywhere(text: str) -> str:
+    """The text as it came, if it is a phone somewhere: what is national is for its country to judge. Raises Wrong."""
+    if is_international(text):
+        phone(text, "")
+    elif sum(c.isdigit() for c in text) < _FEWEST_DIGITS:
+        raise Wrong("must be a phone number (+14155550123)")
+    return text
 
 
 def is_international(phone: str) -> bool:

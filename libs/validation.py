@@ -100,9 +100,7 @@ def _zeros(request: Message, path: str) -> Iterator[Violation]:
 _CHECKS: Mapping[int, Callable[[str], object]] = {
     options_pb2.FORMAT_LINE: formats.line,
     options_pb2.FORMAT_EMAIL: formats.email,
-    options_pb2.FORMAT_PHONE: lambda text: (
-        formats.phone(text, "") if formats.is_international(text) else None
-    ),
+    options_pb2.FORMAT_PHONE: formats.phone_anywhere,
     options_pb2.FORMAT_DATE: formats.iso_date,
     options_pb2.FORMAT_BIRTH_DATE: lambda text: formats.birth_date(text, clock.now().date()),
     options_pb2.FORMAT_LANGUAGE: formats.language,
