@@ -49,7 +49,6 @@ async def test_what_was_acknowledged_is_there_once_whatever_is_killed(
 ) -> None:
     seconds = float(config.process_environment().get("CHAOS_SECONDS", "0"))
     async with running(Path(sentinels.root)) as machine:
-        print(time.monotonic(), "up")
         stack = machine.stack()
         tenant = await stack.new_tenant()
         shop = await open_business(tenant)
@@ -82,9 +81,7 @@ async def bad_luck(machine: Machine, work: Workload, seconds: float) -> None:
     members = machine.members()
     for names in ROUNDS:
         await strike(machine, work, [*members] if names == ("everything",) else names)
-    print(time.monotonic(), "rounds done")
     await lose_supervisor(machine, work)
-    print(time.monotonic(), "supervisor done")
     while time.monotonic() < until:
         await strike(machine, work, dice.sample(members, dice.randint(1, 4)))
         if dice.random() < 0.1:
