@@ -5,6 +5,7 @@ import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 from uuid import UUID
@@ -118,23 +119,16 @@ class Audit:
     def record(self, caller: Caller, categories: Iterable[str], customer_ids: Iterable[UUID]) -> None:
         """Writes an entry that survives kill -9; above 5,000 customers several. Raises Unavailable."""
         seconds, micros = divmod((clock.now() - _EPOCH) // _MICROSECOND, 1_000_000)
-        entry = pb.Access(
-            service=self._service,
-            actor=caller.subject,
-            actor_kind=_KINDS[caller.kind],
-            on_behalf_of=caller.on_behalf_of or "",
-            categories=sorted(set(categories)),
-            purpose=_plain(_PURPOSE, caller.purpose),
-            method=caller.method,
-            request_id=_plain(_REQUEST_ID, caller.request_id),
-        )
+        who = (caller.subject, caller.kind, caller.on_behalf_of, caller.purpose, caller.method)
+        head = caller.tenant().bytes + _head(self._service, *who, tuple(categories))
+        entry = pb.Access(request_id=_plain(_REQUEST_ID, caller.request_id))
         entry.read_at.seconds, entry.read_at.nanos = seconds, micros * 1000
-        tenant, ids = caller.tenant().bytes, [each.bytes for each in customer_ids]
+        ids = [each.bytes for each in customer_ids]
         try:
             for at in range(0, len(ids), ENTRY_CUSTOMERS):
                 entry.id = str(new_id())
                 entry.customer_ids[:] = ids[at : at + ENTRY_CUSTOMERS]
-                self._spool.append(tenant + entry.SerializeToString())
+                self._spool.append(head + entry.SerializeToString())  # messages that follow on merge
         except SpoolFull:
             raise _no_room() from None
         self._bell.ring()
@@ -205,6 +199,28 @@ class Audit:
                     for event in _events(entries):
                         await emit(tx, event, aggregate_id=new_id(), version=1)
                     tx.after_commit(bell(f"outbox.{self._service}").ring)
+
+
+@lru_cache(4096)
+def _head(
+    service: str,
+    subject: str,
+    kind: str,
+    on_behalf_of: str | None,
+    purpose: str | None,
+    method: str,
+    categories: tuple[str, ...],
+) -> bytes:
+    """What many entries begin with."""
+    return pb.Access(
+        service=service,
+        actor=subject,
+        actor_kind=_KINDS[kind],
+        on_behalf_of=on_behalf_of or "",
+        categories=sorted(set(categories)),
+        purpose=_plain(_PURPOSE, purpose),
+        method=method,
+    ).SerializeToString()
 
 
 def _events(entries: list[bytes]) -> Iterator[pb.AccessRecorded]:

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import orjson
 import psycopg
 from sqlalchemy import CursorResult, Executable, PoolProxiedConnection, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
@@ -178,6 +179,7 @@ def _engine(url: str, pool_size: int) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=5,
         pool_recycle=1800,
+        json_deserializer=orjson.loads,
         pool_reset_on_return=None,  # whoever returns a connection has ended its transaction
         connect_args={"options": SESSION_OPTIONS, "connect_timeout": 5},
         hide_parameters=True,
