@@ -1,5 +1,6 @@
 """Customers over REST as a client of the API meets them: on the real gateway, down to the rows."""
 
+import asyncio
 from typing import Any
 from urllib.parse import quote
 
@@ -132,14 +133,28 @@ async def test_etags_save_an_answer_and_a_lost_change(rest: httpx.AsyncClient, c
     assert (await rest.get(path, headers={"if-none-match": '"1"'})).json()["company"] == "C"
 
 
+async def test_of_many_changes_to_one_version_exactly_one_is_made(
+    rest: httpx.AsyncClient, customer: Json
+) -> None:
+    path, known = path_of(customer), {"if-match": '"1"'}
+    answers = await asyncio.gather(
+        *(rest.patch(path, json={"company": f"Firm {n}"}, headers=known) for n in range(8))
+    )
+    assert sorted(answer.status_code for answer in answers) == [200, *[412] * 7]
+    won = next(answer.json() for answer in answers if answer.status_code == 200)
+    assert (await rest.get(path)).json() == won
+
+
 async def test_a_request_that_comes_twice_is_done_once(
     shop: Shop, rest: httpx.AsyncClient, sentinels: Sentinels
 ) -> None:
     key, body = {"idempotency-key": new_id().hex}, {"email": sentinels.email()}
-    first = await rest.post(CUSTOMERS, json=body, headers=key)
-    again = await rest.post(CUSTOMERS, json=body, headers=key)
-    assert (first.status_code, again.status_code) == (201, 201)
-    assert (first.json(), first.headers["location"]) == (again.json(), again.headers["location"])
+    sent = (rest.post(CUSTOMERS, json=body, headers=key) for _ in range(5))
+    first, *others = await asyncio.gather(*sent)
+    assert first.status_code == 201, first.text
+    for again in others:
+        assert (again.status_code, again.json()) == (201, first.json())
+        assert again.headers["location"] == first.headers["location"]
     other = await rest.post(CUSTOMERS, json={"email": sentinels.email()}, headers=key)
     assert error_of(other, 400)["reason"] == "REQUEST_ID_REUSED"
     path = f"{CUSTOMERS}/{first.json()['id']}"
