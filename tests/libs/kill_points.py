@@ -8,8 +8,8 @@ import os
 import signal
 import sys
 import tempfile
-import traceback
 import threading
+import traceback
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from types import FrameType
