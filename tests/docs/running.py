@@ -30,7 +30,7 @@ for line in sys.stdin:
 """
 
 
-class Session:
+class Terminal:
     """The reader's terminal.
 
     `names` turns what the document calls things into what they are in this stack; `prefix` is that of its events.
@@ -90,7 +90,7 @@ class Session:
 
 
 @asynccontextmanager
-async def session(stack: Stack, slug: str, directory: Path) -> AsyncIterator[Session]:
+async def terminal_of(stack: Stack, slug: str, directory: Path) -> AsyncIterator[Terminal]:
     """A terminal in this repository, for a running stack, where the tenant `demo` is the one named `slug`."""
     command = directory / "regulars"  # for checkouts whose environment has no command of its own
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m libs.run.cli "$@"\n')
@@ -116,7 +116,7 @@ async def session(stack: Stack, slug: str, directory: Path) -> AsyncIterator[Ses
         "NO_PROXY": "*",
         "COLUMNS": "200",
     }
-    found = Session(names, stack.settings.prefix, env)
+    found = Terminal(names, stack.settings.prefix, env)
     try:
         yield found
     finally:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.docs.reading import agrees, examples
-from tests.docs.running import session
+from tests.docs.running import terminal_of
 from tests.platform import Stack, TenantOfTest
 
 
@@ -13,7 +13,7 @@ from tests.platform import Stack, TenantOfTest
 async def test_examples_run(name: str, stack: Stack, tenant: TenantOfTest, tmp_path: Path) -> None:
     found = list(examples(name))
     assert found
-    async with session(stack, tenant.slug, tmp_path) as terminal:
+    async with terminal_of(stack, tenant.slug, tmp_path) as terminal:
         for example in found:
             await terminal.run(example)
 
