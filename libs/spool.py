@@ -63,7 +63,8 @@ class Spool:
     """
 
     def __init__(self, folder: Path, name: str, max_bytes: int) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
         self._folder = folder
         self._name = name
         self._max_bytes = max_bytes

@@ -167,7 +167,8 @@ def _welcome(addresses: dict[str, str], seconds: float) -> None:
     out.print(f"\nRegulars is up ({seconds:.1f} s).", style="bold green")
     out.print(table)
     out.print(
-        "Ctrl-C (or `regulars down`) stops it. The first tenant: `regulars tenant create demo`.\n",
+        "`regulars down` stops it, and so does Ctrl-C in its terminal."
+        " The first tenant: `regulars tenant create demo`.\n",
         markup=False,
     )
 

@@ -72,8 +72,8 @@ def _metadata(problem: Problem, names: Descriptor | None) -> dict[str, str]:
     """The facts; `field` among them is a path like those of the violations."""
     field = problem.metadata.get("field")
     if field is None or names is None:
-        return problem.metadata
-    return problem.metadata | {"field": json_path(names, field)}
+        return dict(sorted(problem.metadata.items()))
+    return dict(sorted((problem.metadata | {"field": json_path(names, field)}).items()))
 
 
 def _reason(problem: Problem) -> str:

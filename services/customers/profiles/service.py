@@ -125,7 +125,7 @@ class CustomersService(CustomersServiceServicer):
                 )
                 reading.only(view.customer_id for view in views[:size])
                 total, estimated = (
-                    (0, False) if token else await queries.total(tx, business_id, deleted=request.deleted)
+                    (None, False) if token else await queries.total(tx, business_id, deleted=request.deleted)
                 )
         more = len(views) > size
         return pb.ListCustomersResponse(
