@@ -1,12 +1,13 @@
 """Reads about addresses."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, func, select
+from sqlalchemy import ARRAY, Row, Uuid, any_, func, literal, select
 from sqlalchemy.sql import and_
 
 from libs.audit import Reading
@@ -54,6 +55,18 @@ async def one(tx: Tx, keys: TenantKeys, reading: Reading, customer_id: UUID, add
     if row is None:
         raise AddressNotFound
     return _view(row, keys, reading)
+
+
+async def defaults(
+    tx: Tx, keys: TenantKeys, reading: Reading, customer_ids: Sequence[UUID]
+) -> dict[UUID, Place]:
+    """The default addresses of these customers, of those who have one."""
+    wanted = _VIEW.where(
+        _a.tenant_id == tx.tenant_id,
+        _a.customer_id == any_(literal(list(customer_ids), ARRAY(Uuid))),
+        _a.is_default,
+    )
+    return {row.customer_id: _view(row, keys, reading).place for row in await tx.execute(wanted)}
 
 
 async def count(tx: Tx, customer_id: UUID) -> int:

@@ -8,7 +8,8 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from libs import caller as callers
 from libs import idempotency, masking
 from libs.audit import Reading
-from libs.crypto import TenantKeys
+from libs.crypto import TenantKeys, live_versions
+from libs.db import Tx
 from libs.ids import new_id
 from libs.rpc import Context
 from libs.run.service import Runtime
@@ -17,6 +18,7 @@ from regulars.customers.v1.addresses_pb2_grpc import AddressesServiceServicer
 from services.customers.addresses import actions, queries, wire
 from services.customers.addresses.rules import Place
 from services.customers.profiles import queries as profiles
+from services.customers.search import actions as search_rows
 
 
 class AddressesService(AddressesServiceServicer):
@@ -39,6 +41,7 @@ class AddressesService(AddressesServiceServicer):
                     customer = await actions.create_address(
                         tx, self._keys(), customer, address_id, place, request.address, request.etag
                     )
+                    await self._follow_default(tx, reading, customer.customer_id)
                 view = await queries.one(tx, self._keys(), reading, customer.customer_id, done or address_id)
         return wire.address(view, customer.version)
 
@@ -73,14 +76,25 @@ class AddressesService(AddressesServiceServicer):
                     customer = await actions.update_address(
                         tx, self._keys(), customer, view, place, request.address, paths, request.etag
                     )
+                    await self._follow_default(tx, reading, customer.customer_id)
                     view = await queries.one(tx, self._keys(), reading, customer.customer_id, address_id)
         return wire.address(view, customer.version)
 
     async def DeleteAddress(self, request: pb.DeleteAddressRequest, context: Context) -> Empty:
-        async with self.rt.db.tx() as tx:
-            customer = await profiles.anywhere(tx, self._keys(), None, UUID(request.customer_id), lock=True)
-            await actions.delete_address(tx, customer, UUID(request.id), request.etag)
+        with self._reading() as reading:
+            async with self.rt.db.tx() as tx:
+                customer = await profiles.anywhere(
+                    tx, self._keys(), None, UUID(request.customer_id), lock=True
+                )
+                await actions.delete_address(tx, customer, UUID(request.id), request.etag)
+                await self._follow_default(tx, reading, customer.customer_id)
         return Empty()
+
+    async def _follow_default(self, tx: Tx, reading: Reading, customer_id: UUID) -> None:
+        """Searches find the customer by where the default address is now."""
+        places = await queries.defaults(tx, self._keys(), reading, [customer_id])
+        live = await live_versions(tx)
+        await search_rows.follow_default(tx, self._keys(), live, customer_id, places.get(customer_id))
 
     def _keys(self) -> TenantKeys:
         return self.rt.keys.for_tenant(callers.current().tenant())

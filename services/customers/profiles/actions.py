@@ -6,10 +6,10 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ARRAY, Row, Text, text, update
+from sqlalchemy import ARRAY, Integer, Row, Text, text, update
 from sqlalchemy.sql import bindparam
 
-from libs.crypto import DataKey, TenantKeys, live_versions
+from libs.crypto import DataKey, Kind, TenantKeys, live_versions
 from libs.db import Tx
 from libs.instants import stamp
 from libs.outbox import emit
@@ -23,9 +23,10 @@ from services.customers.profiles import identifiers, queries, rules
 from services.customers.profiles.queries import PROFILE, STANDING, View, membership_row_id
 from services.customers.profiles.rules import Profile, Standing
 from services.customers.profiles.wire import Written
+from services.customers.search import actions as search_rows
 from services.customers.tables import customers, memberships
 
-# One statement, one round trip: the person, their key, and their first membership.
+# One statement, one round trip: the person, their key, what finds them, and their first membership.
 _CREATE = text("""
     with person as (
         insert into customers (tenant_id, customer_id, key_id, version, profile, email_verified, phone_verified,
@@ -34,11 +35,19 @@ _CREATE = text("""
     ), data_key as (
         insert into subject_keys (tenant_id, key_id, subject_id, epoch, wrapped, created_at)
         values (:tenant, :key, :customer, :epoch, :wrapped, :now)
+    ), found_by as (
+        insert into customer_search (tenant_id, customer_id, key_version, tokens, businesses)
+        select :tenant, :customer, v.version, cast(v.tokens as integer[]), array[cast(:business as uuid)]
+        from unnest(:search_versions, :search_tokens) as v (version, tokens)
     )
     insert into memberships (tenant_id, business_id, customer_id, status, type, tags, attributes, sealed, source,
                              joined_at)
     values (:tenant, :business, :customer, :status, :type, :tags, cast(:attributes as jsonb), :sealed, :source, :now)
-""").bindparams(bindparam("tags", type_=ARRAY(Text)))
+""").bindparams(
+    bindparam("tags", type_=ARRAY(Text)),
+    bindparam("search_versions", type_=ARRAY(Integer)),
+    bindparam("search_tokens", type_=ARRAY(Text)),
+)
 
 
 async def create_customer(
@@ -52,6 +61,9 @@ async def create_customer(
     _need_contact(profile, standing)
     live = await live_versions(tx)
     key_row, key = keys.new_subject_key(live, customer_id, tx.now)
+    search = search_rows.rows_of(
+        keys, live.written[Kind.SEARCH], profile, {business.business_id: standing.sources}
+    )
     source = standing.sources[0].name if standing.sources else "manual"
     await tx.execute(
         _CREATE,
@@ -71,6 +83,8 @@ async def create_customer(
             "attributes": orjson.dumps(standing.attributes).decode(),
             "sealed": _seal_standing(keys, key, business.business_id, customer_id, standing),
             "source": source,
+            "search_versions": [row["version"] for row in search],
+            "search_tokens": ["{" + ",".join(map(str, row["tokens"])) + "}" for row in search],
             "now": tx.now,
         },
     )
@@ -115,7 +129,7 @@ async def update_customer(tx: Tx, keys: TenantKeys, before: View, written: Writt
     if not changed:
         return before
     assert before.key is not None
-    await _write_identifiers(tx, keys, before, profile, standing)
+    await _write_what_finds(tx, keys, before, profile, standing)
     values: dict[str, Any] = {
         "email_verified": written.email_verified,
         "phone_verified": written.phone_verified,
@@ -216,13 +230,15 @@ async def _write_standing(tx: Tx, keys: TenantKeys, key: DataKey, view: View, st
     )
 
 
-async def _write_identifiers(
+async def _write_what_finds(
     tx: Tx, keys: TenantKeys, before: View, profile: Profile, standing: Standing
 ) -> None:
     old = rules.identifiers(before.profile, {before.business_id: before.standing})
     new = rules.identifiers(profile, {before.business_id: standing})
-    if old == new:
+    found_by = (before.profile, before.standing.sources), (profile, standing.sources)
+    if old == new and not search_rows.differ(*found_by):
         return
     live = await live_versions(tx)
     await identifiers.release(tx, keys, live, before.customer_id, old - new)
     await identifiers.claim(tx, keys, live, before.customer_id, new - old)
+    await search_rows.change(tx, keys, live, before.customer_id, before.business_id, *found_by)
