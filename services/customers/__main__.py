@@ -2,6 +2,7 @@
 
 from libs.jobs_service import JobsServicer
 from libs.run.service import Service, main
+from regulars.customers.v1.activities_pb2_grpc import add_ActivitiesServiceServicer_to_server
 from regulars.customers.v1.addresses_pb2_grpc import add_AddressesServiceServicer_to_server
 from regulars.customers.v1.businesses_pb2_grpc import add_BusinessesServiceServicer_to_server
 from regulars.customers.v1.customers_pb2_grpc import add_CustomersServiceServicer_to_server
@@ -9,6 +10,8 @@ from regulars.customers.v1.jobs_pb2_grpc import add_JobsServiceServicer_to_serve
 from regulars.customers.v1.me_pb2_grpc import add_MeServiceServicer_to_server
 from regulars.customers.v1.notes_pb2_grpc import add_NotesServiceServicer_to_server
 from regulars.customers.v1.tenants_pb2_grpc import add_TenantsServiceServicer_to_server
+from services.customers.activities.jobs import PERIODIC
+from services.customers.activities.service import ActivitiesService
 from services.customers.addresses.service import AddressesService
 from services.customers.businesses.service import BusinessesService
 from services.customers.me.service import MeService
@@ -27,9 +30,11 @@ SERVICE = Service(
         (add_AddressesServiceServicer_to_server, AddressesService(rt)),
         (add_NotesServiceServicer_to_server, NotesService(rt)),
         (add_MeServiceServicer_to_server, MeService(rt)),
+        (add_ActivitiesServiceServicer_to_server, ActivitiesService(rt)),
         (add_JobsServiceServicer_to_server, JobsServicer(rt)),
     ],
     jobs=JOBS,
+    periodic=PERIODIC,
     problems=PROBLEMS,
 )
 

@@ -135,6 +135,14 @@ class TooManyAddresses(Problem):
     message = "The customer has as many addresses as they may."
 
 
+class ActivityIdTaken(Problem):
+    """The business recorded an activity of another customer under this id."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "ACTIVITY_ID_TAKEN"
+    message = "Another customer's activity has this id."
+
+
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {
     "attribute_definitions_pkey": AttributeExists,
 }

@@ -46,6 +46,7 @@ businesses = Table(
     _instant("created_at"),
     _instant("updated_at"),
     _instant("archived_at"),
+    Column("keep_visitor_details", Boolean),
 )
 
 attribute_definitions = Table(
