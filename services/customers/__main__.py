@@ -9,6 +9,7 @@ from regulars.customers.v1.customers_pb2_grpc import add_CustomersServiceService
 from regulars.customers.v1.jobs_pb2_grpc import add_JobsServiceServicer_to_server
 from regulars.customers.v1.me_pb2_grpc import add_MeServiceServicer_to_server
 from regulars.customers.v1.notes_pb2_grpc import add_NotesServiceServicer_to_server
+from regulars.customers.v1.orders_pb2_grpc import add_OrdersServiceServicer_to_server
 from regulars.customers.v1.tenants_pb2_grpc import add_TenantsServiceServicer_to_server
 from services.customers.activities.jobs import PERIODIC
 from services.customers.activities.service import ActivitiesService
@@ -16,6 +17,7 @@ from services.customers.addresses.service import AddressesService
 from services.customers.businesses.service import BusinessesService
 from services.customers.me.service import MeService
 from services.customers.notes.service import NotesService
+from services.customers.orders.service import OrdersService
 from services.customers.problems import PROBLEMS
 from services.customers.profiles.jobs import JOBS
 from services.customers.profiles.service import CustomersService
@@ -30,6 +32,7 @@ SERVICE = Service(
         (add_AddressesServiceServicer_to_server, AddressesService(rt)),
         (add_NotesServiceServicer_to_server, NotesService(rt)),
         (add_MeServiceServicer_to_server, MeService(rt)),
+        (add_OrdersServiceServicer_to_server, OrdersService(rt)),
         (add_ActivitiesServiceServicer_to_server, ActivitiesService(rt)),
         (add_JobsServiceServicer_to_server, JobsServicer(rt)),
     ],

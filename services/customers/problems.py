@@ -143,6 +143,29 @@ class ActivityIdTaken(Problem):
     message = "Another customer's activity has this id."
 
 
+class OrderNotFound(NotFound):
+    """There is no such order, or it is none of the caller's."""
+
+    reason = "ORDER_NOT_FOUND"
+    message = "There is no such order."
+
+
+class RevisionReused(Problem):
+    """The order is known with this revision and other content: a change needs a higher revision."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "REVISION_REUSED"
+    message = "This revision of the order is known with other content."
+
+
+class ActivityIdTaken(Problem):
+    """The business recorded an activity of another customer under this id."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "ACTIVITY_ID_TAKEN"
+    message = "Another customer's activity has this id."
+
+
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {
     "attribute_definitions_pkey": AttributeExists,
 }
