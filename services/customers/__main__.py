@@ -17,7 +17,7 @@ from services.customers.addresses.service import AddressesService
 from services.customers.businesses.service import BusinessesService
 from services.customers.me.service import MeService
 from services.customers.notes.service import NotesService
-from services.customers.orders.service import OrdersService
+from services.customers.orders.service import INGESTED, OrdersService
 from services.customers.problems import PROBLEMS
 from services.customers.profiles.jobs import JOBS
 from services.customers.profiles.service import CustomersService
@@ -39,6 +39,7 @@ SERVICE = Service(
     jobs=JOBS,
     periodic=PERIODIC,
     problems=PROBLEMS,
+    ingested=INGESTED,
 )
 
 if __name__ == "__main__":

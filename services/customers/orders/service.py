@@ -14,6 +14,7 @@ from libs import loops, masking
 from libs.crypto import TenantKeys
 from libs.db import Tx
 from libs.ids import new_id
+from libs.ingest import Ingested
 from libs.instants import instant
 from libs.problems import Conflict, InvalidArgument, PermissionDenied, Problem
 from libs.rpc import Context
@@ -26,9 +27,12 @@ from services.customers.orders.wire import House, Record
 from services.customers.problems import EmailTaken, ExternalIdTaken, PhoneTaken
 from services.customers.profiles import queries as profiles
 
+# An order system that speaks NATS sends its batches to `ingest.orders.<tenant>`.
+INGESTED = [Ingested("ingest.orders", "/regulars.customers.v1.OrdersService/RecordOrders")]
 DEFAULT_PAGE = 50
 CHUNK = 500  # orders in one transaction: a fraction of a second
 ATTEMPTS = 10
+MOST_VIOLATIONS = 2000  # in one answer: it must stay well under 1 MiB
 STREAM_AHEAD = 1000  # records of a stream that wait for their transaction
 # Another transaction came in between; once it has ended, what it made is found.
 _RACES = (Conflict, EmailTaken, PhoneTaken, ExternalIdTaken)
@@ -60,9 +64,12 @@ class OrdersService(OrdersServiceServicer):
         self, request: pb.RecordOrdersRequest, context: Context
     ) -> pb.RecordOrdersResponse:
         results: list[pb.RecordResult] = []
+        room = MOST_VIOLATIONS
         for i in range(0, len(request.records), CHUNK):
             done = await self._record(request.business_id, request.records[i : i + CHUNK])
-            results += map(wire.answer, done)
+            for each in done:
+                results.append(wire.answer(each, room))
+                room -= len(results[-1].error.violations)
         return pb.RecordOrdersResponse(results=results)
 
     async def RecordOrderStream(

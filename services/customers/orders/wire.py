@@ -319,8 +319,8 @@ def result(outcome: int, row: Any, *, guest: bool = False) -> pb.RecordResult:
     )
 
 
-def answer(result: pb.RecordResult | Problem) -> pb.RecordResult:
-    """The result of a record, also of one that was refused."""
+def answer(result: pb.RecordResult | Problem, most: int = MAX_VIOLATIONS) -> pb.RecordResult:
+    """The result of a record, also of one that was refused, with at most `most` violations."""
     if not isinstance(result, Problem):
         return result
     return pb.RecordResult(
@@ -329,7 +329,8 @@ def answer(result: pb.RecordResult | Problem) -> pb.RecordResult:
             code=result.code.value,
             reason=result.reason,
             message=result.message,
-            violations=[_violation(each) for each in result.violations[:MAX_VIOLATIONS]],
+            violations=[_violation(each) for each in result.violations[: min(most, MAX_VIOLATIONS)]],
+            violations_total=len(result.violations),
         ),
     )
 
