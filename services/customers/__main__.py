@@ -11,6 +11,7 @@ from regulars.customers.v1.me_pb2_grpc import add_MeServiceServicer_to_server
 from regulars.customers.v1.notes_pb2_grpc import add_NotesServiceServicer_to_server
 from regulars.customers.v1.orders_pb2_grpc import add_OrdersServiceServicer_to_server
 from regulars.customers.v1.tenants_pb2_grpc import add_TenantsServiceServicer_to_server
+from regulars.customers.v1.timeline_pb2_grpc import add_TimelineServiceServicer_to_server
 from services.customers.activities.jobs import PERIODIC
 from services.customers.activities.service import ActivitiesService
 from services.customers.addresses.service import AddressesService
@@ -22,6 +23,8 @@ from services.customers.problems import PROBLEMS
 from services.customers.profiles.jobs import JOBS
 from services.customers.profiles.service import CustomersService
 from services.customers.tenants.service import TenantsService
+from services.customers.timeline.consumers import HANDLERS
+from services.customers.timeline.service import TimelineService
 
 SERVICE = Service(
     name="customers",
@@ -34,8 +37,10 @@ SERVICE = Service(
         (add_MeServiceServicer_to_server, MeService(rt)),
         (add_OrdersServiceServicer_to_server, OrdersService(rt)),
         (add_ActivitiesServiceServicer_to_server, ActivitiesService(rt)),
+        (add_TimelineServiceServicer_to_server, TimelineService(rt)),
         (add_JobsServiceServicer_to_server, JobsServicer(rt)),
     ],
+    consumers=HANDLERS,
     jobs=JOBS,
     periodic=PERIODIC,
     problems=PROBLEMS,

@@ -11,6 +11,7 @@ from sqlalchemy.sql import bindparam
 
 from libs.crypto import DataKey, Kind, TenantKeys, live_versions
 from libs.db import Tx
+from libs.ids import new_id
 from libs.instants import stamp
 from libs.outbox import emit
 from libs.problems import EtagMismatch, Faults
@@ -25,6 +26,7 @@ from services.customers.profiles.rules import Profile, Standing
 from services.customers.profiles.wire import Written
 from services.customers.search import actions as search_rows
 from services.customers.tables import customers, memberships
+from services.customers.timeline import actions as timeline
 
 # One statement, one round trip: the person, their key, what finds them, and their first membership.
 _CREATE = text("""
@@ -39,6 +41,9 @@ _CREATE = text("""
         insert into customer_search (tenant_id, customer_id, key_version, tokens, businesses)
         select :tenant, :customer, v.version, cast(v.tokens as integer[]), array[cast(:business as uuid)]
         from unnest(:search_versions, :search_tokens) as v (version, tokens)
+    ), noted as (
+        insert into customer_changes (tenant_id, business_id, customer_id, changed_at, change_id, kind, fields, actor)
+        values (:tenant, :business, :customer, :now, :change, :created, '{}', :actor)
     )
     insert into memberships (tenant_id, business_id, customer_id, status, type, tags, attributes, sealed, source,
                              joined_at)
@@ -85,6 +90,9 @@ async def create_customer(
             "source": source,
             "search_versions": [row["version"] for row in search],
             "search_tokens": ["{" + ",".join(map(str, row["tokens"])) + "}" for row in search],
+            "change": new_id(),
+            "created": timeline.CREATED,
+            "actor": timeline.actor(tx),
             "now": tx.now,
         },
     )
@@ -154,17 +162,18 @@ async def update_customer(tx: Tx, keys: TenantKeys, before: View, written: Writt
 
 async def touch(tx: Tx, view: View, changed: Iterable[str], **values: object) -> View:
     """Gives the customer its next version, and says which fields changed. Emits CustomerUpdated."""
-    version = view.version + 1
+    version, changed = view.version + 1, sorted(changed)
     mine = customers.c
     await tx.execute(
         update(customers)
         .where(mine.tenant_id == tx.tenant_id, mine.customer_id == view.customer_id)
         .values(version=version, updated_at=tx.now, **values)
     )
+    await timeline.note_change(tx, [view.customer_id], [view.business_id], timeline.UPDATED, changed)
     event = events.CustomerUpdated(
         customer_id=str(view.customer_id),
         business_id=str(view.business_id),
-        changed_fields=sorted(changed),
+        changed_fields=changed,
         status=view.standing.status,  # type: ignore[arg-type]
         type=view.standing.type,  # type: ignore[arg-type]
     )

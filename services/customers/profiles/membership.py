@@ -21,6 +21,7 @@ from services.customers.profiles import identifiers, queries, rules
 from services.customers.profiles.queries import View
 from services.customers.search import actions as search_rows
 from services.customers.tables import businesses, customers, memberships
+from services.customers.timeline import actions as timeline
 
 
 async def delete_customer(
@@ -70,6 +71,7 @@ async def delete_customer(
     else:
         for gone_id in sorted(gone_ids):
             await search_rows.leave(tx, customer_id, gone_id)
+    await timeline.note_change(tx, [customer_id], gone_ids, timeline.DELETED)
     event = events.CustomerDeleted(
         customer_id=str(customer_id),
         business_ids=sorted(map(str, gone_ids)),
@@ -113,6 +115,7 @@ async def restore_customer(tx: Tx, keys: TenantKeys, reading: Reading, customer_
         .where(mine.tenant_id == tx.tenant_id, mine.customer_id == customer_id)
         .values(version=version, updated_at=tx.now, deleted_at=None)
     )
+    await timeline.note_change(tx, [customer_id], back, timeline.RESTORED)
     event = events.CustomerRestored(customer_id=str(customer_id), business_ids=sorted(map(str, back)))
     await emit(tx, event, aggregate_id=customer_id, version=version)
 
@@ -165,6 +168,7 @@ async def join_business(tx: Tx, customer_id: UUID, business: Row[Any], source: s
         return False
     await search_rows.join(tx, customer_id, business.business_id)
     version = await _next_version(tx, customer_id)
+    await timeline.note_change(tx, [customer_id], [business.business_id], timeline.JOINED)
     event = events.MembershipJoined(
         customer_id=str(customer_id),
         business_id=str(business.business_id),
