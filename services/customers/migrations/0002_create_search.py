@@ -1,4 +1,7 @@
-"""What customers are searched by: tokens of their names and contact data, and the function that matches them."""
+"""What customers are searched by: tokens of their names and contact data, and the function that matches them.
+
+And saved views.
+"""
 
 from alembic import op
 from sqlalchemy import text
@@ -7,6 +10,12 @@ revision = "0002"
 down_revision = "0001"
 
 TENANT = "tenant_id = (select nullif(current_setting('app.tenant_id', true), '')::uuid)"
+
+BUSINESS = """
+    ((select current_setting('app.businesses', true)) = '*'
+     or business_id = any (
+         (select string_to_array(nullif(current_setting('app.businesses', true), ''), ','))::uuid[]))
+"""
 
 TABLES = """
 create table customer_search (
@@ -26,6 +35,22 @@ create index customer_search_country_idx on customer_search (tenant_id, country,
     where country is not null;
 create index customer_search_city_idx on customer_search (tenant_id, city, customer_id) where city is not null;
 create index customer_search_key_version_idx on customer_search (tenant_id, key_version, customer_id);
+
+create table saved_views (
+    tenant_id uuid not null,
+    view_id uuid not null,
+    business_id uuid not null,
+    owner text not null,
+    shared boolean not null,
+    key_id uuid not null,
+    sealed bytea not null,
+    version bigint not null,
+    created_at timestamptz not null,
+    updated_at timestamptz not null,
+    constraint saved_views_pkey primary key (tenant_id, view_id),
+    constraint saved_views_business_fkey foreign key (tenant_id, business_id) references businesses
+);
+create index saved_views_business_idx on saved_views (tenant_id, business_id, view_id desc);
 
 create type search_filter as (
     status smallint[],
@@ -164,8 +189,12 @@ SIGNATURE = "search_candidates(uuid, integer, integer[], integer[], integer[], i
 
 def upgrade() -> None:
     op.execute(TABLES)
-    op.execute("alter table customer_search enable row level security")
-    op.execute(f"create policy tenant_wall on customer_search using ({TENANT}) with check ({TENANT})")
+    for table in ("customer_search", "saved_views"):
+        op.execute(f"alter table {table} enable row level security")
+        op.execute(f"create policy tenant_wall on {table} using ({TENANT}) with check ({TENANT})")
+    op.execute(
+        f"create policy business_wall on saved_views as restrictive using ({BUSINESS}) with check ({BUSINESS})"
+    )
     op.execute(ATTRIBUTES)
     bind = op.get_bind()
     schema = bind.execute(text("select quote_ident(current_schema())")).scalar_one()

@@ -180,7 +180,7 @@ async def matching(
 async def total(tx: Tx, scope: Scope) -> tuple[int, bool]:
     """How many customers pass the filters, and whether that is an estimate (it is beyond 10,000)."""
     statement, params = _selected(tx, scope, Phase(()), None)
-    some = f"(select {statement} limit {EXACT_TOTAL + 1}) as some"
+    some = f"(select {statement} limit {EXACT_TOTAL + 1}) as counted"
     counted = await _rows(tx, f"select count(*) from {some}", params)  # noqa: S608 – constants
     found = int(counted[0][0])
     if found <= EXACT_TOTAL:

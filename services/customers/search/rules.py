@@ -325,7 +325,8 @@ def _word_level(word: str, person: Person, worst: int) -> int:
         return Level.INSIDE
     if worst < Level.ONE_EDIT or len(word) < LEAST_TYPO - 1:
         return _NOT_AT_ALL
-    edits = min((OSA.distance(word, n, score_cutoff=2) for n in names if len(n) >= LEAST_TYPO), default=3)
+    long_enough = [name for name in names if max(len(name), len(word)) >= LEAST_TYPO]
+    edits = min((OSA.distance(word, name, score_cutoff=2) for name in long_enough), default=3)
     if edits <= 1:
         return Level.ONE_EDIT
     return Level.TWO_EDITS if edits == 2 and len(word) > LEAST_TYPO else _NOT_AT_ALL
