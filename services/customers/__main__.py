@@ -10,8 +10,10 @@ from regulars.customers.v1.jobs_pb2_grpc import add_JobsServiceServicer_to_serve
 from regulars.customers.v1.me_pb2_grpc import add_MeServiceServicer_to_server
 from regulars.customers.v1.notes_pb2_grpc import add_NotesServiceServicer_to_server
 from regulars.customers.v1.orders_pb2_grpc import add_OrdersServiceServicer_to_server
+from regulars.customers.v1.search_pb2_grpc import add_SearchServiceServicer_to_server
 from regulars.customers.v1.tenants_pb2_grpc import add_TenantsServiceServicer_to_server
 from regulars.customers.v1.timeline_pb2_grpc import add_TimelineServiceServicer_to_server
+from regulars.customers.v1.views_pb2_grpc import add_ViewsServiceServicer_to_server
 from services.customers.activities.jobs import PERIODIC
 from services.customers.activities.service import ActivitiesService
 from services.customers.addresses.service import AddressesService
@@ -22,9 +24,11 @@ from services.customers.orders.service import INGESTED, OrdersService
 from services.customers.problems import PROBLEMS
 from services.customers.profiles.jobs import JOBS
 from services.customers.profiles.service import CustomersService
+from services.customers.search.service import SearchService
 from services.customers.tenants.service import TenantsService
 from services.customers.timeline.consumers import HANDLERS
 from services.customers.timeline.service import TimelineService
+from services.customers.views.service import ViewsService
 
 SERVICE = Service(
     name="customers",
@@ -38,6 +42,8 @@ SERVICE = Service(
         (add_OrdersServiceServicer_to_server, OrdersService(rt)),
         (add_ActivitiesServiceServicer_to_server, ActivitiesService(rt)),
         (add_TimelineServiceServicer_to_server, TimelineService(rt)),
+        (add_ViewsServiceServicer_to_server, ViewsService(rt)),
+        (add_SearchServiceServicer_to_server, SearchService(rt)),
         (add_JobsServiceServicer_to_server, JobsServicer(rt)),
     ],
     consumers=HANDLERS,
