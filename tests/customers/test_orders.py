@@ -1,7 +1,9 @@
 """Recording orders: revisions, refunds, completion, matching, metrics."""
 
 import grpc
+from sqlalchemy import text
 
+from libs.caller import Caller, acting_as
 from regulars.customers.v1 import businesses_pb2
 from regulars.customers.v1 import customers_pb2 as customers
 from regulars.customers.v1 import orders_pb2 as pb
@@ -408,3 +410,23 @@ async def test_orders_over_rest(shop: Shop) -> None:
         wrong = await client.post("/api/v1/orders", json={**body, "total": {"amountMinor": "1"}})
         assert wrong.status_code == 400
         assert wrong.json()["error"]["violations"][0]["field"] == "order.total"
+
+
+async def test_the_recount_finds_what_is_wrong(shop: Shop) -> None:
+    (made,) = await record(shop, order(email="a@example.com", items=[item(category="C", brand="B")]))
+    assert not await differences(shop)
+    runtime = shop.tenant.stack.runtimes["customers"]
+    wrong = {
+        "customer_metrics": "net_minor = net_minor + 1",
+        "customer_daily": "spent_minor = spent_minor + 1",
+        "customer_favourites": "quantity = quantity + 1",
+    }
+    with acting_as(Caller(tenant_id=shop.tenant.id, subject="vandal")):
+        async with runtime.db.tx() as tx:
+            for table, change in wrong.items():
+                await tx.execute(text(f"update {table} set {change}"))
+    found = await differences(shop)
+    assert {(table, side) for table, side, *_ in found} == {
+        (table, side) for table in wrong for side in ("kept", "counted")
+    }
+    assert {str(customer) for _, _, customer, _ in found} == {made.customer_id}

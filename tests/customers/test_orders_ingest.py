@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import grpc
 from google.rpc.status_pb2 import Status
@@ -129,9 +130,9 @@ async def _events(stack: Stack, tenant: TenantOfTest, last: str) -> list[tuple[d
 async def test_each_event_goes_out_once_with_the_whole_state_and_nothing_personal(
     shop: Shop, stack: Stack
 ) -> None:
-    person = {"email": "secret@example.com"}
+    person: dict[str, Any] = {"email": "secret@example.com"}
     lines = [item(500, 2, sku="S", name="Secret name", category="C", brand="B")]
-    steps = [
+    steps: list[pb.Order | pb.OrderRecord] = [
         order(pb.ORDER_STATUS_PENDING, external_id="1", revision=1, items=lines, **person),
         order(pb.ORDER_STATUS_PAID, external_id="1", revision=2, items=lines, **person),
         order(pb.ORDER_STATUS_PAID, external_id="1", revision=2, items=lines, **person),
