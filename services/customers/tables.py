@@ -121,6 +121,9 @@ addresses = Table(
     Column("sealed", LargeBinary),
     _instant("created_at"),
     _instant("updated_at"),
+    Column("verification", SmallInteger),
+    _instant("verification_at"),
+    Column("verification_sealed", LargeBinary),
 )
 
 notes = Table(
