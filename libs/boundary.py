@@ -166,7 +166,7 @@ class Boundary(grpc.aio.ServerInterceptor):
             identity = await self._tokens.internal(internal)
             grant = _peer_grant(method, identity)
         else:
-            identity = await self._tokens.user(_bearer(metadata.get(USER_KEY)))
+            identity = await self._tokens.user(bearer(metadata.get(USER_KEY)))
             grant = self._user_grant(method, identity)
         if identity.tenant_id is None and not method.access.platform:
             raise Unauthenticated("The token names no tenant.", cause="tenant")
@@ -227,7 +227,8 @@ def _peer_grant(method: Method, identity: Identity) -> Grant:
     return Grant(frozenset({permission}) if permission else frozenset(), frozenset())
 
 
-def _bearer(header: str | bytes | None) -> str:
+def bearer(header: str | bytes | None) -> str:
+    """The token of an authorization header. Raises Unauthenticated if there is none."""
     if not isinstance(header, str):
         raise Unauthenticated(cause="missing")
     scheme, _, token = header.partition(" ")

@@ -93,6 +93,12 @@ class Tx:
         """
         await self.execute(_ACROSS)
 
+    async def within_businesses(self) -> None:
+        """Ends `across_businesses`: the transaction sees rows of the caller's businesses alone again."""
+        mine = self.caller.businesses
+        seen = "*" if mine is None else ",".join(map(str, mine))
+        await self.execute(select(func.set_config("app.businesses", seen, True)))
+
     def after_commit(self, wake: Callable[[], None]) -> None:
         """Calls `wake` once the commit is done. For wake-ups inside the process, never for work."""
         if wake not in self._after:

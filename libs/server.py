@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,6 +16,7 @@ from libs.boundary import Boundary
 from libs.config import Settings
 from libs.contracts import Method
 from libs.roles import Roles
+from libs.rpc import Handler
 from libs.tokens import Tokens
 from libs.tracing import Tracing
 
@@ -61,23 +63,24 @@ class Server:
         self._settings = settings
         self._service = service
         self._methods = {path: method for path, method in methods.items() if method.service_name == service}
-        interceptors = [
-            Tracing(service, self._methods),
-            Boundary(
-                self._methods,
-                tokens,
-                roles,
-                tenant_known=tenant_known,
-                constraints=constraints,
-                limit=settings.rpc_limit,
-                deadline_seconds=settings.deadline_seconds,
-            ),
-        ]
+        self._tracing = Tracing(service, self._methods)
+        self._boundary = Boundary(
+            self._methods,
+            tokens,
+            roles,
+            tenant_known=tenant_known,
+            constraints=constraints,
+            limit=settings.rpc_limit,
+            deadline_seconds=settings.deadline_seconds,
+        )
+        interceptors = [self._tracing, self._boundary]
         self._server = grpc.aio.server(interceptors=interceptors, options=_options())
         self._health = health.aio.HealthServicer()
         self.port = 0
+        self._plain = _Handlers()
         for add, servicer in servicers:
             add(servicer, self._server)
+            add(servicer, self._plain)
         self._names = sorted({path.split("/")[1] for path in self._methods})
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         _add_reflection(
@@ -96,6 +99,20 @@ class Server:
             raise OSError(f"{self._service} cannot listen at {address}: the port is taken") from error
         await self._server.start()
 
+    async def handler(self, path: str) -> Handler:
+        """The handler of one of our RPCs as gRPC serves it, interceptors around it; for other doors to it."""
+
+        async def plain(details: grpc.HandlerCallDetails) -> Handler:
+            return self._plain.found[details.method]
+
+        async def guarded(details: grpc.HandlerCallDetails) -> Handler | None:
+            return await self._boundary.intercept_service(plain, details)
+
+        found = await self._tracing.intercept_service(guarded, _Details(path, ()))
+        if found is None:
+            raise LookupError(path)
+        return found
+
     async def set_serving(self, serving: bool) -> None:
         """Tells the health of this service, by its name, its gRPC services' names and none."""
         state = _SERVING if serving else _NOT_SERVING
@@ -106,6 +123,28 @@ class Server:
         """Takes no more calls, and gives those that run `drain_seconds`."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(drain_seconds)
+
+
+@dataclass
+class _Details:
+    """What gRPC tells an interceptor of a call."""
+
+    method: str
+    invocation_metadata: Any
+
+
+class _Handlers:
+    """Takes what the generated code registers, as a server would."""
+
+    def __init__(self) -> None:
+        self.found: dict[str, Handler] = {}
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """The same handlers again, without their names."""
+
+    def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Handler]) -> None:
+        """Handlers of a service by the names of its RPCs."""
+        self.found |= {f"/{service}/{name}": handler for name, handler in handlers.items()}
 
 
 def _add_reflection(server: grpc.aio.Server, names: Sequence[str]) -> None:

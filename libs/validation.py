@@ -5,6 +5,7 @@ from functools import cache
 from typing import Any
 
 import protovalidate
+from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import DecodeError, Message
 
@@ -72,8 +73,9 @@ def _members(
     request: Message, path: str, only: Container[str] | None = None
 ) -> Iterator[tuple[FieldDescriptor, Any, str]]:
     """Every set value of the request's fields (or of some), with its path; of maps the keys too."""
+    apart = _judged_apart(request.DESCRIPTOR)
     for field, value in request.ListFields():
-        if only is not None and field.name not in only:
+        if field.name in apart or (only is not None and field.name not in only):
             continue
         place = f"{path}.{field.name}" if path else field.name
         entry = field.message_type
@@ -86,6 +88,17 @@ def _members(
                 yield field, item, f"{place}[{index}]"
         else:
             yield field, value, place
+
+
+@cache
+def _judged_apart(descriptor: Descriptor) -> frozenset[str]:
+    """The fields that say IGNORE_ALWAYS: the handler checks each of their messages by itself."""
+    return frozenset(field.name for field in descriptor.fields if _is_apart(field))
+
+
+def _is_apart(field: FieldDescriptor) -> bool:
+    rules = field.GetOptions().Extensions[validate_pb2.field]
+    return validate_pb2.IGNORE_ALWAYS in {rules.ignore, rules.repeated.items.ignore}
 
 
 def _zeros(request: Message, path: str) -> Iterator[Violation]:
@@ -141,7 +154,7 @@ def _leads_to_format(field: FieldDescriptor, seen: frozenset[str]) -> bool:
     kind = field.message_type
     if kind is None:
         return _format(field) != options_pb2.FORMAT_UNSPECIFIED
-    if kind.full_name in seen:
+    if kind.full_name in seen or _is_apart(field):
         return False
     return any(_leads_to_format(inner, seen | {kind.full_name}) for inner in kind.fields)
 
@@ -154,7 +167,7 @@ def _timed(descriptor: Descriptor) -> frozenset[str]:
 
 def _leads_to_time(field: FieldDescriptor, seen: set[str]) -> bool:
     kind = field.message_type
-    if kind is None or kind.full_name in seen:
+    if kind is None or kind.full_name in seen or _is_apart(field):
         return False
     seen.add(kind.full_name)
     return kind.full_name in _RANGES or any(_leads_to_time(inner, seen) for inner in kind.fields)

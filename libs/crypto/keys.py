@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from os import urandom
 from typing import NamedTuple
@@ -16,6 +16,7 @@ from libs.crypto.blind_index import blind_index
 from libs.crypto.faults import KeyDestroyed, KeyMissing
 from libs.crypto.keystore import Keystore, Kind
 from libs.crypto.seal import Column, DataKey, open_sealed, seal
+from libs.crypto.search_tokens import SearchTokens
 from libs.crypto.subject_keys import DATA_KEY_BYTES, SubjectKeyRow
 from libs.crypto.versions import LiveVersions, add_first_versions
 from libs.db import Tx
@@ -54,6 +55,7 @@ class TenantKeys:
         self._keystore = keystore
         self._keks: dict[int, AESGCM] = {}
         self._secrets: dict[tuple[Kind, int], bytes] = {}
+        self._search_tokens: dict[int, SearchTokens] = {}
         self.refresh()
 
     def refresh(self) -> None:
@@ -62,6 +64,7 @@ class TenantKeys:
         self._newest = {kind: versions[-1] for kind, versions in live.items() if versions}
         self._keks = {epoch: kek for epoch, kek in self._keks.items() if epoch in live[Kind.KEK]}
         self._secrets = {at: key for at, key in self._secrets.items() if at[1] in live[at[0]]}
+        self._search_tokens = {v: made for v, made in self._search_tokens.items() if v in live[Kind.SEARCH]}
         self.fresh_until = time.monotonic() + REFRESH_SECONDS
 
     def secret(self, kind: Kind, version: int) -> bytes:
@@ -138,6 +141,13 @@ class TenantKeys:
         """The fingerprint that a look-up asks for."""
         version = live.current[Kind.IDENTIFIER]
         return BlindIndex(version, blind_index(self.secret(Kind.IDENTIFIER, version), kind, value))
+
+    def search_tokens(self, version: int, bits: Mapping[str, int]) -> SearchTokens:
+        """What makes search tokens with this version of the search key. Raises KeyMissing, KeyDestroyed."""
+        found = self._search_tokens.get(version)
+        if found is None:
+            found = self._search_tokens[version] = SearchTokens(self.secret(Kind.SEARCH, version), bits)
+        return found
 
     def _kek(self, epoch: int) -> AESGCM:
         kek = self._keks.get(epoch)

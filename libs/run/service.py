@@ -26,6 +26,7 @@ from libs.consumer import Consumer, Handler
 from libs.contracts import ContractError
 from libs.crypto import BadMasterKey, CryptoFault, Keys, open_keys
 from libs.db import Database
+from libs.ingest import Door, Ingested
 from libs.internal_keys import InternalIssuer
 from libs.jobs import JobRunner, Run
 from libs.pages import PageTokens
@@ -86,7 +87,8 @@ class Service:
     """The declaration of a service with a database.
 
     `servicers` gives what the generated code registers, with its servicer. `problems` maps constraints' names
-    to refusals. Every service but the one that makes tenants hears of them without declaring it.
+    to refusals. `ingested` are RPCs that are served on NATS as well. Every service but the one that makes
+    tenants hears of them without declaring it.
     """
 
     name: str
@@ -95,6 +97,7 @@ class Service:
     jobs: Mapping[str, Run] = field(default_factory=dict)
     periodic: Sequence[Periodic] = ()
     problems: Constraints = field(default_factory=dict)
+    ingested: Sequence[Ingested] = ()
     settings: type[Settings] = Settings
 
     def running(self, settings: Settings) -> AbstractAsyncContextManager[Runtime]:
@@ -146,6 +149,10 @@ async def _start(service: Service, settings: Settings, stack: AsyncExitStack) ->
         constraints=service.problems,
     )
     running_loops = _loops(service, rt)
+    doors = [
+        Door(rt.nats, name, each, server.handler, tokens, prefix=settings.prefix) for each in service.ingested
+    ]
+    running_loops |= {door.name: door for door in doors}
     watch = Watch(name, readiness, rt.db, rt.nats, rt.redis, running_loops)
     tasks = [asyncio.create_task(_connect(rt.nats, settings.nats_url, name))]
     stack.push_async_callback(lambda: loops.end(*tasks))
@@ -155,7 +162,7 @@ async def _start(service: Service, settings: Settings, stack: AsyncExitStack) ->
 
     serving = asyncio.Event()
     readiness.on_change(lambda _: serving.set())
-    stack.push_async_callback(_drain, server, readiness, settings.drain_seconds)
+    stack.push_async_callback(_drain, server, readiness, doors, settings.drain_seconds)
     await server.start()
     rt.port = server.port
     tasks.append(asyncio.create_task(_tell_health(server, readiness, serving)))
@@ -233,9 +240,9 @@ async def _tell_health(server: Server, readiness: Readiness, changed: asyncio.Ev
         await changed.wait()
 
 
-async def _drain(server: Server, readiness: Readiness, seconds: float) -> None:
+async def _drain(server: Server, readiness: Readiness, doors: Sequence[Door], seconds: float) -> None:
     readiness.set("server", "stopping")
-    await server.stop(seconds)
+    await asyncio.gather(server.stop(seconds), *(door.drain(seconds) for door in doors))
 
 
 async def _close_nats(nc: Client) -> None:

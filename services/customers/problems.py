@@ -135,6 +135,52 @@ class TooManyAddresses(Problem):
     message = "The customer has as many addresses as they may."
 
 
+class OrderNotFound(NotFound):
+    """There is no such order, or it is none of the caller's."""
+
+    reason = "ORDER_NOT_FOUND"
+    message = "There is no such order."
+
+
+class RevisionReused(Problem):
+    """The order is known with this revision and other content: a change needs a higher revision."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "REVISION_REUSED"
+    message = "This revision of the order is known with other content."
+
+
+class ActivityIdTaken(Problem):
+    """The business recorded an activity of another customer under this id."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "ACTIVITY_ID_TAKEN"
+    message = "Another customer's activity has this id."
+
+
+class ViewNotFound(NotFound):
+    """There is no such view, or none that this caller may see."""
+
+    reason = "VIEW_NOT_FOUND"
+    message = "There is no such view."
+
+
+class ViewNameTaken(Problem):
+    """The owner has another view of this name at the business."""
+
+    code = Code.ALREADY_EXISTS
+    reason = "VIEW_NAME_TAKEN"
+    message = "There is a view of this name."
+
+
+class TooManyViews(Problem):
+    """The owner saved as many views at the business as they may."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "TOO_MANY_VIEWS"
+    message = "There are as many views as there may be."
+
+
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {
     "attribute_definitions_pkey": AttributeExists,
 }

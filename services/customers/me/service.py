@@ -14,7 +14,7 @@ from services.customers.businesses import queries as businesses
 from services.customers.profiles import actions, queries, wire
 
 _OWN = wire.PERSON
-_BUSINESS_ONLY = ("status", "type", "tags", "attributes", "sources", "merged_from")
+_BUSINESS_ONLY = ("status", "type", "lifecycle_stage", "tags", "attributes", "sources", "merged_from")
 
 
 class MeService(MeServiceServicer):

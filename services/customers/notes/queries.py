@@ -1,5 +1,6 @@
 """Reads about notes."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -92,6 +93,16 @@ async def page(
         wanted = wanted.where(_n.note_id < before)
     rows = await tx.execute(wanted.order_by(_n.note_id.desc()).limit(size))
     return [_view(row, keys, reading) for row in rows]
+
+
+async def these(
+    tx: Tx, keys: TenantKeys, reading: Reading, customer_id: UUID, note_ids: Collection[UUID]
+) -> dict[UUID, NoteView]:
+    """Those of these notes on a customer that the caller's businesses keep, by id."""
+    wanted = _VIEW.where(
+        _n.tenant_id == tx.tenant_id, _n.customer_id == customer_id, _n.note_id.in_(note_ids)
+    )
+    return {row.note_id: _view(row, keys, reading) for row in await tx.execute(wanted)}
 
 
 async def revisions(

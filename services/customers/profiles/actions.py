@@ -6,12 +6,13 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ARRAY, Row, Text, text, update
+from sqlalchemy import ARRAY, Integer, Row, Text, text, update
 from sqlalchemy.sql import bindparam
 
 from libs import outbox
-from libs.crypto import DataKey, TenantKeys, live_versions
+from libs.crypto import DataKey, Kind, TenantKeys, live_versions
 from libs.db import Tx
+from libs.ids import new_id
 from libs.instants import stamp
 from libs.outbox import emit
 from libs.pipeline import Query
@@ -25,9 +26,11 @@ from services.customers.profiles import identifiers, queries, rules
 from services.customers.profiles.queries import PROFILE, STANDING, View, membership_row_id
 from services.customers.profiles.rules import Profile, Standing
 from services.customers.profiles.wire import Written
+from services.customers.search import actions as search_rows
 from services.customers.tables import customers, memberships
+from services.customers.timeline import actions as timeline
 
-# One statement, one round trip: the person, their key, and their first membership.
+# One statement, one round trip: the person, their key, what finds them, and their first membership.
 _CREATE = Query(
     text("""
     with person as (
@@ -37,11 +40,22 @@ _CREATE = Query(
     ), data_key as (
         insert into subject_keys (tenant_id, key_id, subject_id, epoch, wrapped, created_at)
         values (:tenant, :key, :customer, :epoch, :wrapped, :now)
+    ), found_by as (
+        insert into customer_search (tenant_id, customer_id, key_version, tokens, businesses)
+        select :tenant, :customer, v.version, cast(v.tokens as integer[]), array[cast(:business as uuid)]
+        from unnest(:search_versions, :search_tokens) as v (version, tokens)
+    ), noted as (
+        insert into customer_changes (tenant_id, business_id, customer_id, changed_at, change_id, kind, fields, actor)
+        values (:tenant, :business, :customer, :now, :change, :created, '{}', :actor)
     )
     insert into memberships (tenant_id, business_id, customer_id, status, type, tags, attributes, sealed, source,
                              joined_at)
     values (:tenant, :business, :customer, :status, :type, :tags, cast(:attributes as jsonb), :sealed, :source, :now)
-""").bindparams(bindparam("tags", type_=ARRAY(Text)))
+""").bindparams(
+        bindparam("tags", type_=ARRAY(Text)),
+        bindparam("search_versions", type_=ARRAY(Integer)),
+        bindparam("search_tokens", type_=ARRAY(Text)),
+    )
 )
 
 
@@ -56,6 +70,9 @@ async def create_customer(
     _need_contact(profile, standing)
     live = await live_versions(tx)
     key_row, key = keys.new_subject_key(live, customer_id, tx.now)
+    search = search_rows.rows_of(
+        keys, live.written[Kind.SEARCH], profile, {business.business_id: standing.sources}
+    )
     source = standing.sources[0].name if standing.sources else "manual"
     create = {
         "tenant": tx.tenant_id,
@@ -73,6 +90,11 @@ async def create_customer(
         "attributes": orjson.dumps(standing.attributes).decode(),
         "sealed": _seal_standing(keys, key, business.business_id, customer_id, standing),
         "source": source,
+        "search_versions": [row["version"] for row in search],
+        "search_tokens": ["{" + ",".join(map(str, row["tokens"])) + "}" for row in search],
+        "change": new_id(),
+        "created": timeline.CREATED,
+        "actor": timeline.actor(tx),
         "now": tx.now,
     }
     wanted = rules.identifiers(profile, {business.business_id: standing})
@@ -121,7 +143,7 @@ async def update_customer(tx: Tx, keys: TenantKeys, before: View, written: Writt
     if not changed:
         return before
     assert before.key is not None
-    await _write_identifiers(tx, keys, before, profile, standing)
+    await _write_what_finds(tx, keys, before, profile, standing)
     values: dict[str, Any] = {
         "email_verified": written.email_verified,
         "phone_verified": written.phone_verified,
@@ -146,17 +168,18 @@ async def update_customer(tx: Tx, keys: TenantKeys, before: View, written: Writt
 
 async def touch(tx: Tx, view: View, changed: Iterable[str], **values: object) -> View:
     """Gives the customer its next version, and says which fields changed. Emits CustomerUpdated."""
-    version = view.version + 1
+    version, changed = view.version + 1, sorted(changed)
     mine = customers.c
     await tx.execute(
         update(customers)
         .where(mine.tenant_id == tx.tenant_id, mine.customer_id == view.customer_id)
         .values(version=version, updated_at=tx.now, **values)
     )
+    await timeline.note_change(tx, [view.customer_id], [view.business_id], timeline.UPDATED, changed)
     event = events.CustomerUpdated(
         customer_id=str(view.customer_id),
         business_id=str(view.business_id),
-        changed_fields=sorted(changed),
+        changed_fields=changed,
         status=view.standing.status,  # type: ignore[arg-type]
         type=view.standing.type,  # type: ignore[arg-type]
     )
@@ -222,13 +245,15 @@ async def _write_standing(tx: Tx, keys: TenantKeys, key: DataKey, view: View, st
     )
 
 
-async def _write_identifiers(
+async def _write_what_finds(
     tx: Tx, keys: TenantKeys, before: View, profile: Profile, standing: Standing
 ) -> None:
     old = rules.identifiers(before.profile, {before.business_id: before.standing})
     new = rules.identifiers(profile, {before.business_id: standing})
-    if old == new:
+    found_by = (before.profile, before.standing.sources), (profile, standing.sources)
+    if old == new and not search_rows.differ(*found_by):
         return
     live = await live_versions(tx)
     await identifiers.release(tx, keys, live, before.customer_id, old - new)
     await identifiers.claim(tx, keys, live, before.customer_id, new - old)
+    await search_rows.change(tx, keys, live, before.customer_id, before.business_id, *found_by)

@@ -11,6 +11,7 @@ from libs.db import Tx
 from libs.jobs import Job
 from libs.run.service import Runtime
 from services.customers.profiles.rotation import rotation_of_identifiers
+from services.customers.search.rotation import rotation_of_search
 
 ROTATE_KEYS = "rotate_keys"
 
@@ -18,7 +19,7 @@ ROTATE_KEYS = "rotate_keys"
 async def ask_for_rotation(tx: Tx) -> UUID:
     """Queues the rotation of all keys of the caller's tenant, away from today's versions; gives the job's id."""
     live = await live_versions(tx)
-    leaving = {str(kind): live.current[kind] for kind in (Kind.KEK, Kind.IDENTIFIER)}
+    leaving = {str(kind): live.current[kind] for kind in (Kind.KEK, Kind.IDENTIFIER, Kind.SEARCH)}
     return await jobs.enqueue(tx, ROTATE_KEYS, leaving, max_attempts=20)
 
 
@@ -27,6 +28,7 @@ async def rotate_keys(rt: Any, job: Job) -> None:
     runtime: Runtime = rt
     rotations = (
         rotation_of_identifiers(runtime.keys, runtime.audit, job.input[str(Kind.IDENTIFIER)]),
+        rotation_of_search(runtime.keys, runtime.audit, job.input[str(Kind.SEARCH)]),
         rotation_of_epoch(runtime.keys, job.input[str(Kind.KEK)]),
     )
     for done, rotation in enumerate(rotations):

@@ -8,17 +8,20 @@ from sqlalchemy import Row, delete, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.audit import Reading
-from libs.crypto import TenantKeys, live_versions
+from libs.crypto import Kind, TenantKeys, live_versions
 from libs.db import Tx
 from libs.instants import stamp
 from libs.outbox import emit
 from libs.problems import Conflict, EtagMismatch
 from regulars.customers.v1 import customers_pb2 as pb
 from regulars.customers.v1 import events_pb2 as events
+from services.customers.addresses import queries as addresses
 from services.customers.problems import CustomerNotFound, ErasureBegun, LastMembership
 from services.customers.profiles import identifiers, queries, rules
 from services.customers.profiles.queries import View
+from services.customers.search import actions as search_rows
 from services.customers.tables import businesses, customers, memberships
+from services.customers.timeline import actions as timeline
 
 
 async def delete_customer(
@@ -64,6 +67,11 @@ async def delete_customer(
     )
     if everywhere:
         await identifiers.forget(tx, customer_id)
+        await search_rows.forget(tx, customer_id)
+    else:
+        for gone_id in sorted(gone_ids):
+            await search_rows.leave(tx, customer_id, gone_id)
+    await timeline.note_change(tx, [customer_id], gone_ids, timeline.DELETED)
     event = events.CustomerDeleted(
         customer_id=str(customer_id),
         business_ids=sorted(map(str, gone_ids)),
@@ -97,6 +105,9 @@ async def restore_customer(tx: Tx, keys: TenantKeys, reading: Reading, customer_
         )
     if person.deleted_at:
         await _claim_all(tx, keys, reading, customer_id)
+    else:
+        for business_id in back:
+            await search_rows.join(tx, customer_id, business_id)
     version = person.version + 1
     mine = customers.c
     await tx.execute(
@@ -104,16 +115,27 @@ async def restore_customer(tx: Tx, keys: TenantKeys, reading: Reading, customer_
         .where(mine.tenant_id == tx.tenant_id, mine.customer_id == customer_id)
         .values(version=version, updated_at=tx.now, deleted_at=None)
     )
+    await timeline.note_change(tx, [customer_id], back, timeline.RESTORED)
     event = events.CustomerRestored(customer_id=str(customer_id), business_ids=sorted(map(str, back)))
     await emit(tx, event, aggregate_id=customer_id, version=version)
 
 
 async def _claim_all(tx: Tx, keys: TenantKeys, reading: Reading, customer_id: UUID) -> None:
-    """Claims every identifier of a customer again, also those of businesses that the caller does not see."""
+    """Makes a customer findable again, also by what businesses know them by that the caller does not see."""
+    live = await live_versions(tx)
     await tx.across_businesses()
     views = (await queries.everywhere(tx, keys, reading, [customer_id]))[customer_id]
-    wanted = identifiers.identifiers_of(views)
-    await identifiers.claim(tx, keys, await live_versions(tx), customer_id, wanted)
+    await tx.within_businesses()
+    await identifiers.claim(tx, keys, live, customer_id, identifiers.identifiers_of(views))
+    places = await addresses.defaults(tx, keys, reading, [customer_id])
+    rows = search_rows.rows_of(
+        keys,
+        live.written[Kind.SEARCH],
+        views[0].profile,
+        {view.business_id: view.standing.sources for view in views if not view.deleted_at},
+        places.get(customer_id),
+    )
+    await search_rows.add(tx, customer_id, rows)
 
 
 async def join_business(tx: Tx, customer_id: UUID, business: Row[Any], source: str) -> bool:
@@ -144,7 +166,9 @@ async def join_business(tx: Tx, customer_id: UUID, business: Row[Any], source: s
     made = joined.first()
     if made is None:
         return False
+    await search_rows.join(tx, customer_id, business.business_id)
     version = await _next_version(tx, customer_id)
+    await timeline.note_change(tx, [customer_id], [business.business_id], timeline.JOINED)
     event = events.MembershipJoined(
         customer_id=str(customer_id),
         business_id=str(business.business_id),
@@ -170,13 +194,12 @@ async def leave_business(tx: Tx, keys: TenantKeys, view: View) -> None:
     ]
     if not others:
         raise LastMembership
-    await identifiers.release(
-        tx,
-        keys,
-        await live_versions(tx),
-        view.customer_id,
-        rules.source_identifiers(view.business_id, view.standing.sources),
-    )
+    live = await live_versions(tx)
+    theirs = rules.source_identifiers(view.business_id, view.standing.sources)
+    await identifiers.release(tx, keys, live, view.customer_id, theirs)
+    known, unknown = (view.profile, view.standing.sources), (view.profile, ())
+    await search_rows.change(tx, keys, live, view.customer_id, view.business_id, known, unknown)
+    await search_rows.leave(tx, view.customer_id, view.business_id)
     await tx.execute(
         delete(memberships).where(*queries.membership_at(tx, view.business_id, view.customer_id))
     )

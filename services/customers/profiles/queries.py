@@ -15,6 +15,7 @@ from libs.crypto import Column, DataKey, LiveVersions, TenantKeys
 from libs.crypto.tables import subject_keys
 from libs.db import Database, Tx
 from libs.pipeline import Query
+from services.customers.orders.tables import customer_metrics
 from services.customers.problems import CustomerNotFound
 from services.customers.profiles.rules import Profile, Source, Standing
 from services.customers.tables import customer_identifiers, customers, memberships
@@ -43,6 +44,7 @@ class View:
     deleted_at: datetime | None = None
     erase_due_at: datetime | None = None
     key: DataKey | None = None
+    lifecycle_stage: int = 0
 
 
 def membership_row_id(business_id: UUID, customer_id: UUID) -> UUID:
@@ -55,6 +57,12 @@ _others = memberships.alias("others")
 _business_ids = (
     select(func.array_agg(_others.c.business_id))
     .where(_others.c.tenant_id == _m.tenant_id, _others.c.customer_id == _m.customer_id)
+    .scalar_subquery()
+)
+_t = customer_metrics.c
+_lifecycle_stage = (
+    select(_t.lifecycle_stage)
+    .where(_t.tenant_id == _m.tenant_id, _t.business_id == _m.business_id, _t.customer_id == _m.customer_id)
     .scalar_subquery()
 )
 _VIEW: Select[Any] = (
@@ -80,6 +88,7 @@ _VIEW: Select[Any] = (
         _k.epoch,
         _k.wrapped,
         _business_ids.label("business_ids"),
+        _lifecycle_stage.label("lifecycle_stage"),
     )
     .select_from(memberships)
     .join(customers, and_(_c.tenant_id == _m.tenant_id, _c.customer_id == _m.customer_id))
@@ -228,6 +237,7 @@ def view(row: Row[Any], keys: TenantKeys, reading: Reading | None) -> View:
         deleted_at=row.deleted_at,
         erase_due_at=row.erase_due_at,
         key=key,
+        lifecycle_stage=row.lifecycle_stage or 0,
     )
 
 

@@ -14,6 +14,7 @@ from services.customers.profiles import queries, rules
 from services.customers.profiles.actions import touch
 from services.customers.profiles.queries import View
 from services.customers.tables import memberships
+from services.customers.timeline import actions as timeline
 
 MAX_TAGS = 100
 
@@ -76,6 +77,8 @@ async def rename_tag(tx: Tx, business_id: UUID, tag: str, new_tag: str, most: in
     """
     where = {"tenant": tx.tenant_id, "business": business_id, "now": tx.now, "most": most}
     rows = (await tx.execute(_RENAME, {**where, "tag": tag.strip(), "new_tag": new_tag.strip()})).all()
+    renamed = [row.customer_id for row in rows]
+    await timeline.note_change(tx, renamed, [business_id], timeline.UPDATED, ["tags"])
     for row in rows:
         event = events.CustomerUpdated(
             customer_id=str(row.customer_id),

@@ -369,6 +369,7 @@ def customer(view: View, fields: frozenset[str] = frozenset(), asked_for: str = 
         preferred_categories=profile.preferred_categories,
         status=view.standing.status,  # type: ignore[arg-type]  # the row holds the enum's number
         type=view.standing.type,  # type: ignore[arg-type]
+        lifecycle_stage=view.lifecycle_stage,  # type: ignore[arg-type]
         tags=standing.tags,
         business_ids=sorted(map(str, view.business_ids)),
         merged_from=asked_for if asked_for and asked_for != str(view.customer_id) else "",

@@ -1,0 +1,40 @@
+"""The months that activities are kept by: one that is missing is made by who needs it first."""
+
+import logging
+from collections.abc import Iterable
+from datetime import date, datetime
+
+from sqlalchemy.exc import DBAPIError
+
+from libs import clock
+from libs.db import Database
+from services.customers.activities import actions, rules
+
+log = logging.getLogger(__name__)
+
+
+class Months:
+    """The months that this process knows to be there."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+        self._known: set[date] = set()
+
+    async def make(self, instants: Iterable[datetime]) -> None:
+        """Makes the months of these instants that are missing, so that each finds its partition.
+
+        One that cannot be made now is left: its activities go to the default partition, and move when it is made.
+        """
+        now = clock.now()
+        wanted = {rules.month(at) for at in instants if rules.has_month(at, now)} - self._known
+        for month in sorted(wanted):
+            try:
+                async with self._db.tx() as tx:
+                    await actions.make_month(tx, month)
+            except DBAPIError as error:
+                log.warning(
+                    "A month of activities was not made",
+                    extra={"month": month.isoformat(), "reason": type(error.orig).__name__},
+                )
+            else:
+                self._known.add(month)

@@ -1,0 +1,1 @@
+"""Orders of a business: recorded from its order system, counted per customer."""

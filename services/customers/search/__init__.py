@@ -1,0 +1,1 @@
+"""Finding customers by what a person types, by filters, and in any order."""

@@ -1,0 +1,240 @@
+"""Searches from end to end: stage after stage by relevance, or page after page by columns."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from libs import formats
+from libs.audit import Reading
+from libs.crypto import LiveVersions, TenantKeys
+from libs.db import Tx
+from libs.formats import Wrong
+from services.customers.profiles import queries as profiles
+from services.customers.search import queries, rules, tokens
+from services.customers.search.ordering import Phase
+from services.customers.search.queries import Scope, Tokens
+from services.customers.search.rules import Level, Plan, Query
+
+# By relevance no answer holds more; more are not opened at one level.
+MOST_RELEVANT = 200
+# How many candidates one page of a list by columns may open before it ends early.
+MOST_OPENED = 3_000
+_IN_TEXT, _MISTYPED = "text", "mistyped"
+_STAGES = (Level.WORDS, Level.PREFIX, Level.INSIDE, Level.ONE_EDIT, Level.TWO_EDITS)
+
+
+@dataclass(frozen=True, slots=True)
+class Looking:
+    """What one search works with. `compared` are the kinds of data that the caller may search by."""
+
+    tx: Tx
+    keys: TenantKeys
+    live: LiveVersions
+    reading: Reading
+    scope: Scope
+    query: Query
+    compared: frozenset[str]
+    country: str
+
+    @property
+    def can_match(self) -> bool:
+        """False if nothing that the caller may read could agree with every part of the query by its text."""
+        texts = {rules.NAME, rules.EMAIL} & self.compared
+        if self.query.words and not texts:
+            return False
+        if self.query.emails and rules.EMAIL not in self.compared:
+            return False
+        return not self.query.empty and bool(texts or {rules.NUMBER, rules.LAST_DIGITS} & self.compared)
+
+    def plans(self, level: Level) -> list[Plan]:
+        """The plans of a level, unless nothing could agree at it."""
+        if not self.can_match or (level >= Level.ONE_EDIT and rules.NAME not in self.compared):
+            return []
+        return rules.plans(self.query, level)
+
+    def tokens(self, plan: Plan) -> Tokens:
+        """The tokens of a plan."""
+        return Tokens.of(plan, tokens.with_version(self.keys, self.scope.key_version))
+
+
+@dataclass(slots=True)
+class Answer:
+    """The ids of a page, in order. `position` is where the next page begins, None on the last one."""
+
+    ids: list[UUID] = field(default_factory=list)
+    position: list[Any] | None = None
+    total: int = 0
+    estimated: bool = False
+    truncated: bool = False
+
+
+async def by_relevance(looking: Looking, size: int) -> Answer:
+    """The best `size` customers: those of a better stage first, then by similarity, then the newest."""
+    found: dict[UUID, tuple[Level, float, int]] = {}
+    answer = Answer()
+    for customer_id in await _exactly(looking):
+        found[customer_id] = (Level.EXACT, 0.0, -customer_id.int)
+    only_one = len(found) == 1 and bool(_contacts(looking))
+    for level in _STAGES if not only_one else ():
+        if len(found) >= size:
+            answer.truncated = True
+            break
+        limit = queries.LAST_CANDIDATES if level == Level.TWO_EDITS else queries.CANDIDATES
+        for plan in looking.plans(level):
+            rows = await queries.candidates(looking.tx, looking.scope, looking.tokens(plan), limit)
+            answer.truncated |= len(rows) == limit
+            answer.truncated |= _judge(looking, rows, level, found)
+    ranked = sorted(found, key=lambda customer_id: found[customer_id])
+    answer.truncated |= len(ranked) > size
+    answer.ids, answer.total, answer.estimated = ranked[:size], len(ranked), answer.truncated
+    return answer
+
+
+def _judge(
+    looking: Looking, rows: Iterable[Any], level: Level, found: dict[UUID, tuple[Level, float, int]]
+) -> bool:
+    """Opens candidates and keeps those that agree; True if it stopped with enough of them."""
+    query, compared, keys, reading = looking.query, looking.compared, looking.keys, looking.reading
+    most = len(found) + MOST_RELEVANT
+    for row in rows:
+        if row[0] in found:
+            continue
+        if len(found) >= most:
+            return True
+        customer_id, profile = queries.opened(row, keys, reading)
+        person = rules.person_of(profile, compared)
+        agrees = rules.level_of(query, person, level)
+        if agrees is not None:
+            found[customer_id] = (agrees, -rules.similarity(query, person), -customer_id.int)
+    return False
+
+
+async def _exactly(looking: Looking) -> list[UUID]:
+    """Those whom the query as a whole names: an e-mail, a phone, or an external id."""
+    tx, keys = looking.tx, looking.keys
+    named = []
+    for kind, value in _contacts(looking):
+        holder = await profiles.holder(tx, keys, looking.live, kind, value)
+        if holder:
+            named.append(holder)
+    if rules.EXTERNAL_ID in looking.compared:
+        named += await _by_external_id(looking)
+    if not named:
+        return []
+    rows = await queries.candidates(tx, looking.scope, None, len(named), list(dict.fromkeys(named)))
+    return [row[0] for row in rows]
+
+
+def _contacts(looking: Looking) -> list[tuple[str, str]]:
+    """The query as a whole e-mail or phone, where the caller may search by it."""
+    query = looking.query
+    try:
+        if rules.EMAIL in looking.compared and len(query.emails) == 1 and not (query.words or query.numbers):
+            return [("email", formats.email(query.text))]
+        if rules.NUMBER in looking.compared and query.numbers and not (query.words or query.emails):
+            return [("phone", formats.phone(query.text, looking.country))]
+    except Wrong:
+        pass
+    return []
+
+
+async def _by_external_id(looking: Looking) -> list[UUID]:
+    here = looking.scope.business_id
+    wanted = rules.external_key(here, looking.query.text)
+    plan = Plan(frozenset(rules.external_terms(wanted)))
+    rows = await queries.candidates(looking.tx, looking.scope, looking.tokens(plan), queries.CANDIDATES)
+    if not rows:
+        return []
+    ids = [row[0] for row in rows]
+    views = await profiles.many(looking.tx, looking.keys, looking.reading, ids, here)
+    return [
+        customer_id
+        for customer_id, view in views.items()
+        if any(rules.external_key(here, source.external_id) == wanted for source in view.standing.sources)
+    ]
+
+
+async def by_columns(
+    looking: Looking, phases: Sequence[Phase], size: int, position: Sequence[Any] | None
+) -> Answer:
+    """A page of customers in the order of `phases`, after `position`."""
+    if not looking.query.text:
+        return await _filtered(looking, phases, size, position)
+    how = position[0] if position else _IN_TEXT
+    answer = await _matching(looking, phases, size, how, position[1:] if position else None)
+    if position is None and not answer.ids and answer.position is None:
+        answer = await _matching(looking, phases, size, _MISTYPED, None)
+    return answer
+
+
+async def _filtered(
+    looking: Looking, phases: Sequence[Phase], size: int, position: Sequence[Any] | None
+) -> Answer:
+    rows: list[tuple[UUID, list[Any]]] = []
+    at, after = (position[0], position[1:]) if position else (0, None)
+    for i in range(at, len(phases)):
+        wanted = size + 1 - len(rows)
+        found = await queries.listed(looking.tx, looking.scope, phases[i], after, wanted)
+        rows += [(customer_id, [i, *values]) for customer_id, values in found]
+        if len(found) == wanted:
+            break
+        after = None
+    answer = Answer([customer_id for customer_id, _ in rows[:size]])
+    if len(rows) > size:
+        answer.position = rows[size - 1][1]
+    if position is None:
+        answer.total, answer.estimated = await queries.total(looking.tx, looking.scope)
+    return answer
+
+
+async def _matching(
+    looking: Looking, phases: Sequence[Phase], size: int, how: str, position: Sequence[Any] | None
+) -> Answer:
+    """A page of those whose text agrees. Opens more candidates than it shows, and ends early beyond 3,000."""
+    level = Level.INSIDE if how == _IN_TEXT else Level.ONE_EDIT
+    wanted = [looking.tokens(plan) for plan in looking.plans(level)]
+    if how == _IN_TEXT and rules.EXTERNAL_ID in looking.compared:
+        key = rules.external_key(looking.scope.business_id, looking.query.text)
+        wanted.append(looking.tokens(Plan(frozenset(rules.external_terms(key)))))
+    answer = Answer()
+    if not wanted:
+        return answer
+    named = set(await _exactly(looking)) if how == _IN_TEXT else set[UUID]()
+    rows: list[tuple[UUID, list[Any]]] = []
+    opened, candidates, full = 0, 0, False
+    at, after = (int(position[0]), position[1:]) if position else (0, None)
+    examined: list[Any] = []
+    for i in range(at, len(phases)):
+        more = True
+        while more and not full:
+            asked = min(MOST_OPENED, max(2 * size, 4 * opened))
+            found = await queries.matching(looking.tx, looking.scope, wanted, phases[i], after, asked)
+            more = len(found) == asked
+            for row in found:
+                candidates, after = row[5], row[6:]
+                opened, examined = opened + 1, [how, i, *after]
+                if row[0] in named or _agrees(looking, row, level):
+                    rows.append((row[0], examined))
+                if len(rows) > size or opened >= MOST_OPENED:
+                    full = True
+                    break
+        if full:
+            break
+        after = None
+    answer.ids = [customer_id for customer_id, _ in rows[:size]]
+    answer.truncated = candidates >= queries.MOST_LISTED
+    if len(rows) > size:
+        answer.position = rows[size - 1][1]
+    elif full:
+        answer.position = examined
+    if position is None:
+        answer.estimated = full
+        answer.total = round(candidates * len(rows) / max(opened, 1)) if full else len(rows)
+    return answer
+
+
+def _agrees(looking: Looking, row: Any, level: Level) -> bool:
+    _, profile = queries.opened(row, looking.keys, looking.reading)
+    person = rules.person_of(profile, looking.compared)
+    return looking.can_match and rules.level_of(looking.query, person, level) is not None
