@@ -121,7 +121,7 @@ addresses = Table(
     Column("sealed", LargeBinary, nullable=False),
     _instant("created_at"),
     _instant("updated_at"),
-    Column("verification", SmallInteger),
+    Column("verification", SmallInteger, nullable=False),
     _instant("verification_at"),
     Column("verification_sealed", LargeBinary),
 )

@@ -43,7 +43,7 @@ def tables(database: Admin, services: Iterable[str] = SERVICES, *, having: str =
     found = database.execute(
         """
         select n.nspname || '.' || c.relname from pg_class c join pg_namespace n on n.oid = c.relnamespace
-        where c.relkind in ('r', 'p') and n.nspname = any(%s)
+        where c.relkind in ('r', 'p') and not c.relispartition and n.nspname = any(%s)
         and (%s = '' or exists (select from pg_attribute a where a.attrelid = c.oid and a.attname = %s))
         order by 1
         """,
@@ -79,7 +79,7 @@ def keys(database: Admin) -> list[tuple[str, str, str, list[str]]]:
             select indrelid, indexrelid::regclass::text, 'u', string_to_array(indkey::text, ' ')::smallint[]
             from pg_index where indisunique and not indisprimary
         ) k join pg_class t on t.oid = k.of join pg_namespace n on n.oid = t.relnamespace
-        where n.nspname = any(%s)
+        where n.nspname = any(%s) and not t.relispartition
         """,
         [SERVICES],
     )

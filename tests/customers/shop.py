@@ -93,7 +93,6 @@ class Shop:
             fields["email"] = f"person{next(_numbers)}@example.com"
         return await self.customers.CreateCustomer(pb.CreateCustomerRequest(customer=pb.Customer(**fields)))
 
-
     async def search(self, query: str = "", *roles: str, **fields: Any) -> SearchCustomersResponse:
         """What a search at this business answers."""
         request = SearchCustomersRequest(query=query, **fields)

@@ -95,7 +95,8 @@ async def crowd(shop: Shop) -> dict[str, pb.Customer]:
             "attributes": attributes(shoe_size=44, club="a"),
         },
         "cid": {
-            "type": pb.CUSTOMER_TYPE_WHOLESALE, "email": "cid@c.example",
+            "type": pb.CUSTOMER_TYPE_WHOLESALE,
+            "email": "cid@c.example",
             "attributes": attributes(club="b", member_since="2024-01-01"),
         },
         "dan": {"sources": [pb.Source(name="shopify", external_id="1")], "tags": ["early"]},

@@ -14,7 +14,7 @@ activities = Table(
     Column("customer_id", UUID, primary_key=True),
     Column("occurred_at", DateTime(timezone=True), primary_key=True),
     Column("activity_id", UUID, primary_key=True),
-    Column("kind", SmallInteger),
+    Column("kind", SmallInteger, nullable=False),
     *(
         Column(name, Text)
         for name in (
@@ -40,7 +40,7 @@ activities = Table(
     Column("key_id", UUID),
     Column("sealed", LargeBinary),
     Column("sealed_ip", LargeBinary),
-    Column("recorded_at", DateTime(timezone=True)),
+    Column("recorded_at", DateTime(timezone=True), nullable=False),
 )
 
 # What makes an id unique in its business, whatever month it says.
@@ -50,5 +50,5 @@ activity_ids = Table(
     Column("tenant_id", UUID, primary_key=True),
     Column("business_id", UUID, primary_key=True),
     Column("activity_id", UUID, primary_key=True),
-    Column("occurred_at", DateTime(timezone=True)),
+    Column("occurred_at", DateTime(timezone=True), nullable=False),
 )

@@ -184,7 +184,9 @@ begin
 end
 $$
 """
-SIGNATURE = "search_candidates(uuid, integer, integer[], integer[], integer[], integer[], uuid[], jsonb, integer)"
+SIGNATURE = (
+    "search_candidates(uuid, integer, integer[], integer[], integer[], integer[], uuid[], jsonb, integer)"
+)
 
 
 def upgrade() -> None:

@@ -107,35 +107,40 @@ create index notes_timeline_idx on notes (tenant_id, business_id, customer_id, c
 # row-level security and no policy, and the policies of the parent hold for whoever asks the parent.
 MAKE_MONTH = """
 create function make_activity_month(day date) returns boolean
-language plpgsql volatile security definer set search_path = {schema}, pg_temp set lock_timeout = '2s' as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
 declare
+    home constant text := {schema};
     first constant date := date_trunc('month', day)::date;
-    past constant date := (first + interval '1 month')::date;
+    since constant timestamptz := first::timestamp at time zone 'UTC';
+    until constant timestamptz := (first + interval '1 month')::timestamp at time zone 'UTC';
     month constant text := 'activities_' || to_char(first, 'YYYY_MM');
 begin
     if first not between date '2000-01-01' and date '2199-12-01' then
         return false;
     end if;
-    if to_regclass(month) is not null then
+    if to_regclass(format('%I.%I', home, month)) is not null then
         return false;
     end if;
-    perform pg_advisory_xact_lock(hashtextextended('make_activity_month ' || current_schema(), 0));
-    if to_regclass(month) is not null then
+    perform pg_advisory_xact_lock(hashtextextended('make_activity_month ' || home, 0));
+    if to_regclass(format('%I.%I', home, month)) is not null then
         return false;
     end if;
-    execute format('create table %I (like activities including defaults including constraints)', month);
-    execute format('alter table %I enable row level security', month);
-    lock table activities_other in access exclusive mode;
     execute format(
-        'with moved as (delete from activities_other where occurred_at >= %L and occurred_at < %L returning *)'
-        ' insert into %I select * from moved',
-        first::timestamp at time zone 'UTC', past::timestamp at time zone 'UTC', month
+        'create table %1$I.%2$I (like %1$I.activities including defaults including constraints)', home, month
+    );
+    execute format('alter table %I.%I enable row level security', home, month);
+    execute format('lock table %I.activities_other in access exclusive mode', home);
+    execute format(
+        'with moved as ('
+        'delete from %1$I.activities_other where occurred_at >= %3$L and occurred_at < %4$L returning *)'
+        ' insert into %1$I.%2$I select * from moved',
+        home, month, since, until
     );
     execute format(
-        'alter table activities attach partition %I for values from (%L) to (%L)',
-        month, first::timestamp at time zone 'UTC', past::timestamp at time zone 'UTC'
+        'alter table %1$I.activities attach partition %1$I.%2$I for values from (%3$L) to (%4$L)',
+        home, month, since, until
     );
-    execute format('revoke all on %I from %I', month, {app});
+    execute format('revoke all on %I.%I from %I', home, month, {app});
     return true;
 end
 $$
@@ -157,7 +162,7 @@ def upgrade() -> None:
         op.get_bind()
         .execute(
             text(
-                "select quote_ident(current_schema()), quote_ident(current_setting('regulars.app_role')),"
+                "select quote_literal(current_schema()), quote_ident(current_setting('regulars.app_role')),"
                 " quote_literal(current_setting('regulars.app_role')),"
                 " quote_ident(current_setting('regulars.worker_role'))"
             )
@@ -169,4 +174,6 @@ def upgrade() -> None:
     op.execute(MAKE_MONTH.format(schema=schema, app=app_name))
     op.execute("revoke all on function make_activity_month(date) from public")
     op.execute(f"grant execute on function make_activity_month(date) to {app}, {worker}")
-    op.execute("select make_activity_month((current_date + n * interval '1 month')::date) from generate_series(0, 3) n")
+    op.execute(
+        "select make_activity_month((current_date + n * interval '1 month')::date) from generate_series(0, 3) n"
+    )

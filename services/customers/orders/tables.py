@@ -22,11 +22,11 @@ def _key(*names: str) -> list[Column[object]]:
 
 
 def _minor(*names: str) -> list[Column[object]]:
-    return [Column(f"{name}_minor", BigInteger) for name in names]
+    return [Column(f"{name}_minor", BigInteger, nullable=False) for name in names]
 
 
-def _instants(*names: str) -> list[Column[object]]:
-    return [Column(f"{name}_at", DateTime(timezone=True)) for name in names]
+def _instants(*names: str, nullable: bool = False) -> list[Column[object]]:
+    return [Column(f"{name}_at", DateTime(timezone=True), nullable=nullable) for name in names]
 
 
 orders = Table(
@@ -34,23 +34,24 @@ orders = Table(
     metadata,
     *_key("order_id"),
     Column("customer_id", UUID),
-    Column("source", Text),
-    Column("external_id", Text),
-    Column("revision", BigInteger),
-    Column("content", LargeBinary),
-    Column("version", BigInteger),
-    Column("status", SmallInteger),
-    *_instants("placed", "completed", "fulfilled", "delivered"),
-    Column("local_day", Date),
-    Column("channel", Text),
-    Column("store", Text),
-    Column("items", JSONB),
-    Column("quantity", BigInteger),
-    Column("tax_included", Boolean),
+    Column("source", Text, nullable=False),
+    Column("external_id", Text, nullable=False),
+    Column("revision", BigInteger, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("status", SmallInteger, nullable=False),
+    *_instants("placed"),
+    *_instants("completed", "fulfilled", "delivered", nullable=True),
+    Column("local_day", Date, nullable=False),
+    Column("channel", Text, nullable=False),
+    Column("store", Text, nullable=False),
+    Column("items", JSONB, nullable=False),
+    Column("quantity", BigInteger, nullable=False),
+    Column("tax_included", Boolean, nullable=False),
     *_minor("subtotal", "discount", "shipping", "tax", "total", "refunded", "refund_notice"),
-    Column("tags", ARRAY(Text)),
-    Column("payments", JSONB),
-    Column("deliveries", JSONB),
+    Column("tags", ARRAY(Text), nullable=False),
+    Column("payments", JSONB, nullable=False),
+    Column("deliveries", JSONB, nullable=False),
     Column("key_id", UUID),
     Column("sealed", LargeBinary),
     *_instants("created", "updated"),
@@ -60,17 +61,17 @@ customer_metrics = Table(
     "customer_metrics",
     metadata,
     *_key("customer_id"),
-    Column("orders_recorded", Integer),
-    Column("orders_completed", Integer),
-    Column("orders_cancelled", Integer),
-    Column("orders_refunded", Integer),
+    Column("orders_recorded", Integer, nullable=False),
+    Column("orders_completed", Integer, nullable=False),
+    Column("orders_cancelled", Integer, nullable=False),
+    Column("orders_refunded", Integer, nullable=False),
     *_minor("total_spent", "refunded", "net", "average_order"),
-    *_instants("first_order", "last_order"),
-    Column("items", BigInteger),
-    Column("visits", Integer),
+    *_instants("first_order", "last_order", nullable=True),
+    Column("items", BigInteger, nullable=False),
+    Column("visits", Integer, nullable=False),
     Column("favourite_category", Text),
     Column("favourite_brand", Text),
-    Column("lifecycle_stage", SmallInteger),
+    Column("lifecycle_stage", SmallInteger, nullable=False),
     *_instants("updated"),
 )
 
@@ -79,7 +80,7 @@ customer_daily = Table(
     metadata,
     *_key("customer_id"),
     Column("day", Date, primary_key=True),
-    Column("orders", Integer),
+    Column("orders", Integer, nullable=False),
     *_minor("spent"),
 )
 
@@ -89,6 +90,6 @@ customer_favourites = Table(
     *_key("customer_id"),
     Column("kind", Text, primary_key=True),
     Column("name", Text, primary_key=True),
-    Column("quantity", BigInteger),
+    Column("quantity", BigInteger, nullable=False),
     *_minor("spent"),
 )

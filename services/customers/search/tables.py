@@ -14,8 +14,8 @@ customer_search = Table(
     Column("tenant_id", UUID, primary_key=True),
     Column("customer_id", UUID, primary_key=True),
     Column("key_version", Integer, primary_key=True),
-    Column("tokens", ARRAY(Integer)),
-    Column("businesses", ARRAY(UUID)),
+    Column("tokens", ARRAY(Integer), nullable=False),
+    Column("businesses", ARRAY(UUID), nullable=False),
     Column("country", Text),
     Column("city", Integer),
 )

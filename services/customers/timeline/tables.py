@@ -14,9 +14,9 @@ customer_changes = Table(
     Column("customer_id", UUID, primary_key=True),
     Column("changed_at", DateTime(timezone=True), primary_key=True),
     Column("change_id", UUID, primary_key=True),
-    Column("kind", SmallInteger),
-    Column("fields", ARRAY(Text)),
-    Column("actor", Text),
+    Column("kind", SmallInteger, nullable=False),
+    Column("fields", ARRAY(Text), nullable=False),
+    Column("actor", Text, nullable=False),
 )
 
 # What events told of a customer.
@@ -28,6 +28,6 @@ customer_reports = Table(
     Column("customer_id", UUID, primary_key=True),
     Column("reported_at", DateTime(timezone=True), primary_key=True),
     Column("event_id", UUID, primary_key=True),
-    Column("event", Text),
-    Column("facts", JSONB),
+    Column("event", Text, nullable=False),
+    Column("facts", JSONB, nullable=False),
 )
