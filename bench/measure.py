@@ -41,6 +41,11 @@ class Figures:
         """Milliseconds of CPU per call, by process, median of the rounds."""
         return {name: statistics.median(found) for name, found in self.cpu.items()}
 
+    def cpu_beside(self, limit: "Figures") -> float:
+        """The limit's CPU per call as a share of its own, over all processes: 1 would be no cost beyond it."""
+        mine, theirs = sum(self.cpu_ms().values()), sum(limit.cpu_ms().values())
+        return theirs / mine if mine else 0.0
+
     def beside(self, limit: "Figures") -> tuple[float, float, float]:
         """Its share of the limit's rate, round by round: median, least, most."""
         shares = [mine / theirs for mine, theirs in zip(self.rates, limit.rates, strict=True)]

@@ -13,16 +13,8 @@ from bench.measure import Figures
 FILE = Path(__file__).with_name("RESULTS.md")
 BEGIN, END = "<!-- table: written by python -m bench -->", "<!-- end of the table -->"
 HEAD = (
-    "case",
-    "size",
-    "side",
-    "calls/s",
-    "p50 ms",
-    "p95 ms",
-    "CPU ms a call",
-    "of the limit",
-    "spread",
-    "goal",
+    *("case", "size", "side", "calls/s", "p50 ms", "p95 ms", "CPU ms a call"),
+    *("rate: share of the limit's", "spread", "CPU: limit / product", "goal"),
 )
 
 
@@ -57,25 +49,39 @@ def _facts(plan: Plan) -> Iterator[str]:
 
 def _table(results: Iterable[Result]) -> Iterator[str]:
     yield "| " + " | ".join(HEAD) + " |"
-    yield "|" + "|".join(["---"] * 3 + ["---:"] * 5 + ["---"] * 2) + "|"
+    yield "|" + "|".join(["---"] * 3 + ["---:"] * 7 + ["---"]) + "|"
     for result in results:
         ours, *limits = result.figures
-        yield _row(result.case, f"{result.size:,}", ours, "", "", _goal(result))
+        yield _row(result.case, f"{result.size:,}", ours, "", "", "", _goal(result))
         for limit in limits:
             share, least, most = ours.beside(limit)
-            yield _row("", "", limit, f"{share:.0%}", f"{least:.0%}–{most:.0%}", "")
+            spent = f"{ours.cpu_beside(limit):.0%}" if ours.cpu else "–"
+            yield _row("", "", limit, f"{share:.0%}", f"{least:.0%}–{most:.0%}", spent, "")
 
 
 def _goal(result: Result) -> str:
     return {None: result.goal, True: f"{result.goal}: met", False: f"{result.goal}: **missed**"}[result.met]
 
 
-def _row(case: str, size: str, figures: Figures, share: str, spread: str, goal: str) -> str:
+def _row(
+    case: str, size: str, figures: Figures, share: str, spread: str, spent_beside: str, goal: str
+) -> str:
     p50, p95 = (sorted(values)[len(values) // 2] for values in (figures.p50, figures.p95))
     spent = figures.cpu_ms()
     parts = ", ".join(f"{name} {ms:.2f}" for name, ms in spent.items())
     cpu = f"{sum(spent.values()):.2f} ({parts})" if spent else "–"
     failed = f" ({figures.failed} failed)" if figures.failed else ""
     times = (f"{p50:.1f}", f"{p95:.1f}") if p50 else ("–", "–")
-    cells = (case, size, figures.name, f"{figures.rate:,.0f}{failed}", *times, cpu, share, spread, goal)
+    cells = (
+        case,
+        size,
+        figures.name,
+        f"{figures.rate:,.0f}{failed}",
+        *times,
+        cpu,
+        share,
+        spread,
+        spent_beside,
+        goal,
+    )
     return "| " + " | ".join(cells) + " |"
