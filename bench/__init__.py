@@ -1,0 +1,1 @@
+"""Benchmarks: each figure measured beside its limit, in the same run."""
