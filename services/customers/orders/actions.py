@@ -36,6 +36,11 @@ _EVENTS: Mapping[str, Any] = {
     "delivered": events.OrderDelivered,
 }
 
+# Every look-up below is by a whole key. A plan that was made while the tables were small must not scan them later.
+_BY_KEY = text("""
+    select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+           set_config('enable_mergejoin', 'off', true), set_config('enable_bitmapscan', 'off', true)
+""")
 _KEYS = {"sources": bindparam("sources", type_=ARRAY(Text)), "ids": bindparam("ids", type_=ARRAY(Text))}
 _KNOWN = text("""
     select o.source, o.external_id, o.customer_id
@@ -44,11 +49,10 @@ _KNOWN = text("""
                  and o.source = k.source and o.external_id = k.external_id
 """).bindparams(*_KEYS.values())
 _LOCKED = text("""
-    select o.* from orders o
-    where o.tenant_id = :tenant and o.business_id = :business
-      and (o.source, o.external_id) in (select k.source, k.external_id
-                                        from unnest(:sources, :ids) as k (source, external_id))
-    order by o.source, o.external_id for update
+    select o.* from unnest(:sources, :ids) as k (source, external_id)
+    join orders o on o.tenant_id = :tenant and o.business_id = :business
+                 and o.source = k.source and o.external_id = k.external_id
+    order by o.source, o.external_id for update of o
 """).bindparams(*_KEYS.values())
 
 _COLUMNS = {
@@ -129,6 +133,7 @@ async def record_orders(
     """
     terms = Terms(tx.now, business.order_completion, ZoneInfo(business.time_zone))
     wanted = sorted({record.key for record in records})
+    await tx.execute(_BY_KEY)
     people, refused = await _people(tx, keys, business, records, wanted)
     kept = await _locked(tx, business.business_id, wanted)
     results: list[pb.RecordResult | Problem] = []
@@ -184,7 +189,6 @@ async def _people(
         if isinstance(record, ToldOrder) and record.key not in known:
             fresh.setdefault(record.key, record)
     of, refused, strangers = dict(known), {}, {}
-    live = None
     if fresh:
         live = await live_versions(tx)
         found = await buyers.find(
@@ -200,8 +204,8 @@ async def _people(
     source = next(iter(fresh.values())).told.source if fresh else "manual"
     by_id = await buyers.lock(tx, keys, business, of.values(), source)
     guests: set[Key] = set()
-    if strangers and live is not None:
-        for key, person in (await buyers.make_guests(tx, keys, live, business, strangers)).items():
+    if strangers:
+        for key, person in (await buyers.make_guests(tx, keys, business, strangers)).items():
             of[key], by_id[person.customer_id] = person.customer_id, person
             if person.is_new:
                 guests.add(key)

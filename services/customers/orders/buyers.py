@@ -1,7 +1,7 @@
 """Whose an order is: the customer that its buyer names or is found by, locked; else a new guest."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,7 +15,7 @@ from libs.problems import Conflict, InvalidArgument, Problem
 from regulars.customers.v1 import customers_pb2 as pb
 from services.customers.orders.wire import Buyer, ToldOrder
 from services.customers.problems import ErasureBegun
-from services.customers.profiles.actions import create_customer
+from services.customers.profiles.actions import create_customers
 from services.customers.profiles.membership import join_business
 from services.customers.profiles.rules import Profile, Source, Standing
 from services.customers.profiles.wire import Written
@@ -124,50 +124,44 @@ async def lock(
 async def make_guests(
     tx: Tx,
     keys: TenantKeys,
-    live: LiveVersions,
     business: Row[Any],
     strangers: Mapping[tuple[str, str], ToldOrder],
 ) -> dict[tuple[str, str], Person]:
-    """A guest for each order whose buyer nobody is, by the order's key; one for all orders of one buyer.
+    """A guest for each order whose buyer nobody is, by the order's key; one guest for all orders of one buyer.
 
     Raises EmailTaken, PhoneTaken or ExternalIdTaken if somebody else made the same customer meanwhile.
     """
-    made: dict[tuple[str, str], Person] = {}
-    by_identifier: dict[tuple[str, str], Person] = {}
-
-    # Everyone claims identifiers in the same order, so that two who make the same guests do not lock each other out.
-    def place(key: tuple[str, str]) -> list[bytes]:
-        found = strangers[key].buyer.identifiers
-        return sorted(keys.blind_index(live, kind, value).digest for kind, value in found)
-
-    for key in sorted(strangers, key=lambda key: (place(key), key)):
+    by_identifier: dict[tuple[str, str], UUID] = {}
+    guests: dict[UUID, Written] = {}
+    first: dict[UUID, tuple[str, str]] = {}
+    whose: dict[tuple[str, str], UUID] = {}
+    for key in sorted(strangers):
         buyer = strangers[key].buyer
-        person = next((by_identifier[each] for each in buyer.identifiers if each in by_identifier), None)
-        if person is None:
-            person = await _make_guest(tx, keys, business, strangers[key])
-        else:
-            person = replace(person, is_new=False)
-        made[key] = person
+        guest = next((by_identifier[each] for each in buyer.identifiers if each in by_identifier), None)
+        if guest is None:
+            guest = new_id()
+            guests[guest], first[guest] = _guest(strangers[key]), key
+        whose[key] = guest
         for each in buyer.identifiers:
-            by_identifier.setdefault(each, person)
-    return made
+            by_identifier.setdefault(each, guest)
+    views = await create_customers(tx, keys, business, guests)
+    key_of = {view.customer_id: view.key for view in views}
+    return {key: Person(guest, key_of[guest], is_new=first[guest] == key) for key, guest in whose.items()}
 
 
-async def _make_guest(tx: Tx, keys: TenantKeys, business: Row[Any], order: ToldOrder) -> Person:
-    buyer, source = order.buyer, order.told.source
-    written = Written(
+def _guest(order: ToldOrder) -> Written:
+    buyer = order.buyer
+    return Written(
         Profile(first_name=buyer.first_name, last_name=buyer.last_name, email=buyer.email, phone=buyer.phone),
         Standing(
             status=pb.CUSTOMER_STATUS_ACTIVE,
             type=pb.CUSTOMER_TYPE_GUEST,
-            sources=(Source(source, order.external_customer),),
+            sources=(Source(order.told.source, order.external_customer),),
         ),
         email_verified=False,
         phone_verified=False,
         paths=frozenset(),
     )
-    view = await create_customer(tx, keys, business, new_id(), written)
-    return Person(view.customer_id, view.key, is_new=True)
 
 
 def refuse_erased(person: Person) -> None:
