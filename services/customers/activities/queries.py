@@ -51,7 +51,9 @@ _FOUND = text("""
       on i.tenant_id = :tenant and i.kind = asked.kind and i.key_version = :version and i.bidx = asked.bidx
 """).bindparams(bindparam("kinds", type_=ARRAY(Text)), bindparam("digests", type_=ARRAY(LargeBinary)))
 
-# The lock keeps the membership until the activities are written: see migration 0004.
+# Keeps the tenant's memberships until the activities are written: see migration 0004.
+_KEEP = text("select pg_advisory_xact_lock_shared(activities_lock())")
+
 _PEOPLE = text("""
     select m.customer_id, c.key_id, k.epoch, k.wrapped
     from memberships m
@@ -59,8 +61,6 @@ _PEOPLE = text("""
     join subject_keys k on k.tenant_id = c.tenant_id and k.key_id = c.key_id
     where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = any (:customers)
       and m.deleted_at is null
-    order by m.customer_id
-    for key share of m
 """).bindparams(bindparam("customers", type_=ARRAY(Uuid)))
 
 _SURVIVORS = text("""
@@ -92,10 +92,11 @@ async def named(tx: Tx, keys: TenantKeys, asked: Collection[tuple[str, str]]) ->
 
 
 async def people(tx: Tx, business_id: UUID, customer_ids: Collection[UUID]) -> dict[UUID, Person]:
-    """The live customers of the business among these, by the id that was asked for; their memberships are kept.
+    """The live customers of the business among these, by the id that was asked for; none of them leaves meanwhile.
 
     An id that was merged leads to the survivor.
     """
+    await tx.execute(_KEEP)
     found = await _people(tx, business_id, customer_ids)
     missing = [each for each in customer_ids if each not in found]
     if missing:
