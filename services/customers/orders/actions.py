@@ -36,23 +36,30 @@ _EVENTS: Mapping[str, Any] = {
     "delivered": events.OrderDelivered,
 }
 
-# Every look-up below is by a whole key. A plan that was made while the tables were small must not scan them later.
+# Every look-up is by a whole key, one after another: a plan made while the tables were small, or were never
+# analysed, must not scan them later. Hence the settings, and `lateral`, which leaves the planner no other order.
 _BY_KEY = text("""
     select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
            set_config('enable_mergejoin', 'off', true), set_config('enable_bitmapscan', 'off', true)
 """)
 _KEYS = {"sources": bindparam("sources", type_=ARRAY(Text)), "ids": bindparam("ids", type_=ARRAY(Text))}
 _KNOWN = text("""
-    select o.source, o.external_id, o.customer_id
+    select k.source, k.external_id, o.customer_id
     from unnest(:sources, :ids) as k (source, external_id)
-    join orders o on o.tenant_id = :tenant and o.business_id = :business
-                 and o.source = k.source and o.external_id = k.external_id
+    cross join lateral (
+        select o.customer_id from orders o
+        where o.tenant_id = :tenant and o.business_id = :business
+          and o.source = k.source and o.external_id = k.external_id limit 1
+    ) o
 """).bindparams(*_KEYS.values())
+# The keys come sorted, and rows are locked in their order.
 _LOCKED = text("""
     select o.* from unnest(:sources, :ids) as k (source, external_id)
-    join orders o on o.tenant_id = :tenant and o.business_id = :business
-                 and o.source = k.source and o.external_id = k.external_id
-    order by o.source, o.external_id for update of o
+    cross join lateral (
+        select o.* from orders o
+        where o.tenant_id = :tenant and o.business_id = :business
+          and o.source = k.source and o.external_id = k.external_id limit 1 for update
+    ) o
 """).bindparams(*_KEYS.values())
 
 _COLUMNS = {
@@ -105,7 +112,7 @@ _UPDATE = text(f"""
         key_id = case when r.reseal then r.key_id else o.key_id end,
         sealed = case when r.reseal then {_VALUES["sealed"]} else o.sealed end
     from {_ROWS.removesuffix(")")}, reseal boolean)
-    where o.tenant_id = :tenant and o.business_id = :business and o.order_id = r.order_id
+    where o.tenant_id = :tenant and o.order_id = :order
 """)  # noqa: S608
 
 
@@ -257,13 +264,18 @@ async def _write(
 ) -> None:
     new = [_row(keys, each, people) for each in changed if each.before is None]
     old = [_row(keys, each, people) for each in changed if each.before is not None]
-    where = {"tenant": tx.tenant_id, "business": business_id, "now": tx.now}
+    where: dict[str, Any] = {"tenant": tx.tenant_id, "now": tx.now}
     if new:
-        done = await tx.execute(_INSERT, {**where, "rows": orjson.dumps(new).decode()})
+        done = await tx.execute(
+            _INSERT, {**where, "business": business_id, "rows": orjson.dumps(new).decode()}
+        )
         if done.rowcount != len(new):
             raise Raced
     if old:
-        await tx.execute(_UPDATE, {**where, "rows": orjson.dumps(old).decode()})
+        await tx.execute(
+            _UPDATE,
+            [{**where, "order": row["order_id"], "rows": orjson.dumps([row]).decode()} for row in old],
+        )
 
 
 def _row(keys: TenantKeys, kept: _Kept, people: _People) -> dict[str, Any]:

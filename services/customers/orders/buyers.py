@@ -21,37 +21,57 @@ from services.customers.profiles.rules import Profile, Source, Standing
 from services.customers.profiles.wire import Written
 
 _BY_IDENTIFIER = text("""
-    select i.kind, i.bidx, i.customer_id
+    select wanted.kind, wanted.bidx, i.customer_id
     from unnest(:kinds, :digests) as wanted (kind, bidx)
-    join customer_identifiers i
-      on i.tenant_id = :tenant and i.kind = wanted.kind and i.key_version = :version and i.bidx = wanted.bidx
+    cross join lateral (
+        select i.customer_id from customer_identifiers i
+        where i.tenant_id = :tenant and i.kind = wanted.kind and i.key_version = :version and i.bidx = wanted.bidx
+        limit 1
+    ) i
 """).bindparams(bindparam("kinds", type_=ARRAY(Text)), bindparam("digests", type_=ARRAY(LargeBinary)))
 
 # An id leads to the survivor of a merge. Only members of the business are found.
 _BY_ID = text("""
     with recursive chain as (
-        select c.customer_id as asked, c.customer_id, c.merged_into, 1 as step
-        from customers c where c.tenant_id = :tenant and c.customer_id = any (:ids)
+        select wanted.id as asked, c.customer_id, c.merged_into, 1 as step
+        from unnest(:ids) as wanted (id)
+        cross join lateral (
+            select c.customer_id, c.merged_into from customers c
+            where c.tenant_id = :tenant and c.customer_id = wanted.id limit 1
+        ) c
         union all
         select chain.asked, c.customer_id, c.merged_into, chain.step + 1
-        from chain join customers c on c.tenant_id = :tenant and c.customer_id = chain.merged_into
+        from chain cross join lateral (
+            select c.customer_id, c.merged_into from customers c
+            where c.tenant_id = :tenant and c.customer_id = chain.merged_into limit 1
+        ) c
         where chain.step < 20
     )
     select chain.asked, chain.customer_id from chain
-    join memberships m
-      on m.tenant_id = :tenant and m.business_id = :business and m.customer_id = chain.customer_id
+    cross join lateral (
+        select from memberships m
+        where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = chain.customer_id limit 1
+    ) m
     where chain.merged_into is null
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 
+# The ids come sorted, and rows are locked in their order.
 _LOCK = text("""
     select c.customer_id, c.erasing_at, c.merged_into, c.key_id, k.epoch, k.wrapped,
            exists (
                select from memberships m
-               where m.tenant_id = c.tenant_id and m.business_id = :business and m.customer_id = c.customer_id
+               where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = c.customer_id
+               limit 1
            ) as is_member
-    from customers c join subject_keys k on k.tenant_id = c.tenant_id and k.key_id = c.key_id
-    where c.tenant_id = :tenant and c.customer_id = any (:ids)
-    order by c.customer_id for update of c
+    from unnest(:ids) as wanted (id)
+    cross join lateral (
+        select c.customer_id, c.erasing_at, c.merged_into, c.key_id from customers c
+        where c.tenant_id = :tenant and c.customer_id = wanted.id limit 1 for update
+    ) c
+    cross join lateral (
+        select k.epoch, k.wrapped from subject_keys k
+        where k.tenant_id = :tenant and k.key_id = c.key_id limit 1
+    ) k
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 
 

@@ -63,7 +63,8 @@ _METRICS = text("""
           on m.tenant_id = :tenant and m.business_id = :business and m.customer_id = g.customer_id
         cross join lateral (
             select min(o.placed_at) as first, max(o.placed_at) as last from orders o
-            where g.moved and o.tenant_id = :tenant and o.business_id = :business and o.customer_id = g.customer_id
+            where g.moved and o.tenant_id = :tenant and o.customer_id = g.customer_id and o.status <> 0
+              and o.business_id is not distinct from :business  -- no index but the customer's fits
               and o.completed_at is not null and o.status <> :cancelled
         ) span
     )
