@@ -361,6 +361,27 @@ async def test_activities_go_with_the_membership(shop: Shop, other_shop: Shop, t
     assert [str(row[0]) for row in await stored(tenant, activities.c.business_id)] == [other_shop.id]
 
 
+async def test_who_leaves_while_activities_come_leaves_none_behind(
+    shop: Shop, other_shop: Shop, tenant: TenantOfTest
+) -> None:
+    people = [await shop.create() for _ in range(6)]
+    both = tenant.calls(CustomersServiceStub)
+    for each in people:
+        await both.JoinBusiness(customers_pb2.JoinBusinessRequest(id=each.id, business_id=other_shop.id))
+    batches = [[item(each.id) for each in people] for _ in range(4)]
+    answers = await asyncio.gather(
+        *(record(shop, batch) for batch in batches[:2]),
+        *(
+            both.LeaveBusiness(customers_pb2.LeaveBusinessRequest(id=each.id, business_id=shop.id))
+            for each in people
+        ),
+        *(record(shop, batch) for batch in batches[2:]),
+        return_exceptions=True,
+    )
+    assert not [answer for answer in answers if isinstance(answer, BaseException)]
+    assert not await stored(tenant, activities.c.activity_id)
+
+
 async def test_a_deleted_customer_gets_no_activities(shop: Shop) -> None:
     customer = await shop.create()
     await shop.customers.DeleteCustomer(customers_pb2.DeleteCustomerRequest(id=customer.id))

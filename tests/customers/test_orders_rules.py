@@ -62,7 +62,8 @@ def _waiting() -> Order:
 def _nonzero(tally: Tally) -> tuple[object, object, object]:
     days = {key: sums for key, sums in tally.days.items() if any(sums)}
     favourites = {key: sums for key, sums in tally.favourites.items() if any(sums)}
-    return tally.customers, days, favourites
+    sums = {who: {name: each[name] for name in Tally.COUNTED} for who, each in tally.customers.items()}
+    return sums, days, favourites
 
 
 revisions = st.builds(

@@ -7,14 +7,12 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ARRAY, LargeBinary, Row, Text, Uuid, bindparam, select, text, tuple_
-from sqlalchemy.sql import and_
+from sqlalchemy import ARRAY, DateTime, LargeBinary, Row, Text, Uuid, bindparam, select, text
 
 from libs.audit import Reading
 from libs.crypto import Column, DataKey, TenantKeys, live_versions
-from libs.crypto.tables import subject_keys
 from libs.db import Tx
-from services.customers.activities.tables import activities, activity_ids
+from services.customers.activities.tables import activity_ids
 from services.customers.problems import ActivityIdTaken
 
 SEALED = Column("activities", "sealed")
@@ -51,7 +49,9 @@ _FOUND = text("""
       on i.tenant_id = :tenant and i.kind = asked.kind and i.key_version = :version and i.bidx = asked.bidx
 """).bindparams(bindparam("kinds", type_=ARRAY(Text)), bindparam("digests", type_=ARRAY(LargeBinary)))
 
-# The lock keeps the membership until the activities are written: see migration 0004.
+# Keeps the tenant's memberships until the activities are written: see migration 0004.
+_KEEP = text("select pg_advisory_xact_lock_shared(activities_lock())")
+
 _PEOPLE = text("""
     select m.customer_id, c.key_id, k.epoch, k.wrapped
     from memberships m
@@ -59,8 +59,6 @@ _PEOPLE = text("""
     join subject_keys k on k.tenant_id = c.tenant_id and k.key_id = c.key_id
     where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = any (:customers)
       and m.deleted_at is null
-    order by m.customer_id
-    for key share of m
 """).bindparams(bindparam("customers", type_=ARRAY(Uuid)))
 
 _SURVIVORS = text("""
@@ -92,10 +90,11 @@ async def named(tx: Tx, keys: TenantKeys, asked: Collection[tuple[str, str]]) ->
 
 
 async def people(tx: Tx, business_id: UUID, customer_ids: Collection[UUID]) -> dict[UUID, Person]:
-    """The live customers of the business among these, by the id that was asked for; their memberships are kept.
+    """The live customers of the business among these, by the id that was asked for; none of them leaves meanwhile.
 
     An id that was merged leads to the survivor.
     """
+    await tx.execute(_KEEP)
     found = await _people(tx, business_id, customer_ids)
     missing = [each for each in customer_ids if each not in found]
     if missing:
@@ -114,9 +113,18 @@ async def _people(tx: Tx, business_id: UUID, customer_ids: Iterable[UUID]) -> di
     }
 
 
-_a, _k = activities.c, subject_keys.c
-_VIEW = select(activities, _k.epoch, _k.wrapped).outerjoin(
-    subject_keys, and_(_k.tenant_id == _a.tenant_id, _k.key_id == _a.key_id)
+# The range is what the index finds. A list of (instant, id) would be planned as a condition for each, in each month,
+# and a join with the list reads all that the customer ever did.
+_THESE = text("""
+    select a.*, k.epoch, k.wrapped
+    from activities a
+    left join subject_keys k on k.tenant_id = a.tenant_id and k.key_id = a.key_id
+    where a.tenant_id = :tenant and a.business_id = :business and a.customer_id = :customer
+      and a.occurred_at between :first and :last and a.activity_id = any (:ids)
+""").bindparams(
+    bindparam("first", type_=DateTime(timezone=True)),
+    bindparam("last", type_=DateTime(timezone=True)),
+    bindparam("ids", type_=ARRAY(Uuid)),
 )
 
 
@@ -145,15 +153,10 @@ async def these(
     at: Sequence[tuple[datetime, UUID]],
 ) -> dict[UUID, ActivityView]:
     """The activities of a customer at these (instant, id), opened, by id."""
-    wanted = _VIEW.where(
-        _a.tenant_id == tx.tenant_id,
-        _a.business_id == business_id,
-        _a.customer_id == customer_id,
-        tuple_(_a.occurred_at, _a.activity_id).in_(at),
-        # Says once more, in a form that leaves other months out.
-        _a.occurred_at.between(min(at)[0], max(at)[0]),
-    )
-    return {row.activity_id: view(row, keys, reading) for row in await tx.execute(wanted)}
+    where = {"tenant": tx.tenant_id, "business": business_id, "customer": customer_id}
+    places = {"first": min(at)[0], "last": max(at)[0], "ids": [id_ for _, id_ in at]}
+    rows = await tx.execute(_THESE, {**where, **places})
+    return {row.activity_id: view(row, keys, reading) for row in rows}
 
 
 def view(row: Row[Any], keys: TenantKeys, reading: Reading) -> ActivityView:

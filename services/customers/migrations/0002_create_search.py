@@ -131,8 +131,11 @@ begin
     if p_any3 is not null then wanted := wanted || ' and s.tokens operator(pg_catalog.&&) $7'; end if;
     if p_filter is not null then
         f := jsonb_populate_record(null::{schema}.search_filter, p_filter);
-        if f.country is not null then wanted := wanted || ' and s.country = any ($9.country)'; end if;
-        if f.city is not null then wanted := wanted || ' and s.city = $9.city'; end if;
+        -- In forms that no index serves: half of all customers may live in one country.
+        if f.country is not null then
+            wanted := wanted || ' and coalesce(s.country, '''') = any ($9.country)';
+        end if;
+        if f.city is not null then wanted := wanted || ' and s.city is not distinct from $9.city'; end if;
         if f.status is not null then member := member || ' and m.status = any ($9.status)'; end if;
         if f.type is not null then member := member || ' and m.type = any ($9.type)'; end if;
         if f.source is not null then member := member || ' and m.source = any ($9.source)'; end if;

@@ -15,6 +15,10 @@ BUSINESS = """
 # Items are a column and no table of their own: they are replaced whole with each revision, read whole with their
 # order and never without it; what is counted of them has its own rows in customer_favourites.
 #
+# Orders are looked up by (tenant, order) and by (tenant, business, source, external id), each the only index that
+# fits: the other key has no second column in common, and the lists' indexes are partial. On a table that was never
+# analysed the planner takes any index whose first two columns are given for as good as the whole key.
+#
 # A row of status 0 is an order that is known by its refund alone (refund_notice_minor): it waits for the order.
 TABLES = """
 create table orders (
@@ -52,15 +56,17 @@ create table orders (
     sealed bytea,
     created_at timestamptz not null,
     updated_at timestamptz not null,
-    constraint orders_pkey primary key (tenant_id, business_id, order_id),
+    constraint orders_pkey primary key (tenant_id, order_id),
     constraint orders_external_id_key unique (tenant_id, business_id, source, external_id),
     constraint orders_customer_check check ((customer_id is null) = (status = 0)),
     constraint orders_refunded_check check (refunded_minor between 0 and total_minor),
     constraint orders_membership_fkey
         foreign key (tenant_id, business_id, customer_id) references memberships on delete cascade
 );
-create index orders_customer_idx on orders (tenant_id, business_id, customer_id, placed_at desc, order_id desc);
-create index orders_placed_idx on orders (tenant_id, business_id, placed_at desc, order_id desc);
+create index orders_customer_idx on orders (tenant_id, customer_id, business_id, placed_at desc, order_id desc)
+    where status <> 0;
+create index orders_placed_idx on orders (tenant_id, business_id, placed_at desc, order_id desc)
+    where status <> 0;
 
 create table customer_metrics (
     tenant_id uuid not null,

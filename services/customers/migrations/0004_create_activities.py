@@ -15,8 +15,9 @@ BUSINESS = """
 
 # The primary key of activities is also the index of the timeline. A key of a partitioned table holds what it is
 # partitioned by, so that an id is recorded once although it may come with another time is the work of activity_ids.
-# There is no foreign key to memberships: attaching a month would lock them against all writers. Whoever records an
-# activity locks the membership, and with the membership a trigger deletes its activities.
+# There is no foreign key to memberships: attaching a month would lock them against all writers, and each activity
+# would write to its membership. With a membership a trigger deletes its activities; a lock that those who record for
+# a tenant share, and that a deletion takes alone before it touches a row, keeps both apart.
 TABLES = """
 alter table businesses add column keep_visitor_details boolean not null default false;
 
@@ -89,6 +90,17 @@ create table customer_reports (
         foreign key (tenant_id, business_id, customer_id) references memberships on delete cascade
 );
 
+create function activities_lock() returns bigint language sql stable as $$
+    select hashtextextended('activities ' || current_schema() || ' ' || current_setting('app.tenant_id', true), 0)
+$$;
+create function wait_for_activities() returns trigger language plpgsql as $$
+begin
+    perform pg_advisory_xact_lock(activities_lock());
+    return null;
+end
+$$;
+create trigger memberships_wait before delete on memberships
+    for each statement execute function wait_for_activities();
 create function delete_activities_of_membership() returns trigger language plpgsql as $$
 begin
     delete from activities

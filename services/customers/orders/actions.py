@@ -36,19 +36,30 @@ _EVENTS: Mapping[str, Any] = {
     "delivered": events.OrderDelivered,
 }
 
+# Every look-up is by a whole key, one after another: a plan made while the tables were small, or were never
+# analysed, must not scan them later. Hence the settings, and `lateral`, which leaves the planner no other order.
+_BY_KEY = text("""
+    select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+           set_config('enable_mergejoin', 'off', true), set_config('enable_bitmapscan', 'off', true)
+""")
 _KEYS = {"sources": bindparam("sources", type_=ARRAY(Text)), "ids": bindparam("ids", type_=ARRAY(Text))}
 _KNOWN = text("""
-    select o.source, o.external_id, o.customer_id
+    select k.source, k.external_id, o.customer_id
     from unnest(:sources, :ids) as k (source, external_id)
-    join orders o on o.tenant_id = :tenant and o.business_id = :business
-                 and o.source = k.source and o.external_id = k.external_id
+    cross join lateral (
+        select o.customer_id from orders o
+        where o.tenant_id = :tenant and o.business_id = :business
+          and o.source = k.source and o.external_id = k.external_id limit 1
+    ) o
 """).bindparams(*_KEYS.values())
+# The keys come sorted, and rows are locked in their order.
 _LOCKED = text("""
-    select o.* from orders o
-    where o.tenant_id = :tenant and o.business_id = :business
-      and (o.source, o.external_id) in (select k.source, k.external_id
-                                        from unnest(:sources, :ids) as k (source, external_id))
-    order by o.source, o.external_id for update
+    select o.* from unnest(:sources, :ids) as k (source, external_id)
+    cross join lateral (
+        select o.* from orders o
+        where o.tenant_id = :tenant and o.business_id = :business
+          and o.source = k.source and o.external_id = k.external_id limit 1 for update
+    ) o
 """).bindparams(*_KEYS.values())
 
 _COLUMNS = {
@@ -101,7 +112,7 @@ _UPDATE = text(f"""
         key_id = case when r.reseal then r.key_id else o.key_id end,
         sealed = case when r.reseal then {_VALUES["sealed"]} else o.sealed end
     from {_ROWS.removesuffix(")")}, reseal boolean)
-    where o.tenant_id = :tenant and o.business_id = :business and o.order_id = r.order_id
+    where o.tenant_id = :tenant and o.order_id = :order
 """)  # noqa: S608
 
 
@@ -129,6 +140,7 @@ async def record_orders(
     """
     terms = Terms(tx.now, business.order_completion, ZoneInfo(business.time_zone))
     wanted = sorted({record.key for record in records})
+    await tx.execute(_BY_KEY)
     people, refused = await _people(tx, keys, business, records, wanted)
     kept = await _locked(tx, business.business_id, wanted)
     results: list[pb.RecordResult | Problem] = []
@@ -184,7 +196,6 @@ async def _people(
         if isinstance(record, ToldOrder) and record.key not in known:
             fresh.setdefault(record.key, record)
     of, refused, strangers = dict(known), {}, {}
-    live = None
     if fresh:
         live = await live_versions(tx)
         found = await buyers.find(
@@ -200,8 +211,8 @@ async def _people(
     source = next(iter(fresh.values())).told.source if fresh else "manual"
     by_id = await buyers.lock(tx, keys, business, of.values(), source)
     guests: set[Key] = set()
-    if strangers and live is not None:
-        for key, person in (await buyers.make_guests(tx, keys, live, business, strangers)).items():
+    if strangers:
+        for key, person in (await buyers.make_guests(tx, keys, business, strangers)).items():
             of[key], by_id[person.customer_id] = person.customer_id, person
             if person.is_new:
                 guests.add(key)
@@ -253,13 +264,18 @@ async def _write(
 ) -> None:
     new = [_row(keys, each, people) for each in changed if each.before is None]
     old = [_row(keys, each, people) for each in changed if each.before is not None]
-    where = {"tenant": tx.tenant_id, "business": business_id, "now": tx.now}
+    where: dict[str, Any] = {"tenant": tx.tenant_id, "now": tx.now}
     if new:
-        done = await tx.execute(_INSERT, {**where, "rows": orjson.dumps(new).decode()})
+        done = await tx.execute(
+            _INSERT, {**where, "business": business_id, "rows": orjson.dumps(new).decode()}
+        )
         if done.rowcount != len(new):
             raise Raced
     if old:
-        await tx.execute(_UPDATE, {**where, "rows": orjson.dumps(old).decode()})
+        await tx.execute(
+            _UPDATE,
+            [{**where, "order": row["order_id"], "rows": orjson.dumps([row]).decode()} for row in old],
+        )
 
 
 def _row(keys: TenantKeys, kept: _Kept, people: _People) -> dict[str, Any]:

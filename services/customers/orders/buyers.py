@@ -1,7 +1,7 @@
 """Whose an order is: the customer that its buyer names or is found by, locked; else a new guest."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -15,43 +15,63 @@ from libs.problems import Conflict, InvalidArgument, Problem
 from regulars.customers.v1 import customers_pb2 as pb
 from services.customers.orders.wire import Buyer, ToldOrder
 from services.customers.problems import ErasureBegun
-from services.customers.profiles.actions import create_customer
+from services.customers.profiles.actions import create_customers
 from services.customers.profiles.membership import join_business
 from services.customers.profiles.rules import Profile, Source, Standing
 from services.customers.profiles.wire import Written
 
 _BY_IDENTIFIER = text("""
-    select i.kind, i.bidx, i.customer_id
+    select wanted.kind, wanted.bidx, i.customer_id
     from unnest(:kinds, :digests) as wanted (kind, bidx)
-    join customer_identifiers i
-      on i.tenant_id = :tenant and i.kind = wanted.kind and i.key_version = :version and i.bidx = wanted.bidx
+    cross join lateral (
+        select i.customer_id from customer_identifiers i
+        where i.tenant_id = :tenant and i.kind = wanted.kind and i.key_version = :version and i.bidx = wanted.bidx
+        limit 1
+    ) i
 """).bindparams(bindparam("kinds", type_=ARRAY(Text)), bindparam("digests", type_=ARRAY(LargeBinary)))
 
 # An id leads to the survivor of a merge. Only members of the business are found.
 _BY_ID = text("""
     with recursive chain as (
-        select c.customer_id as asked, c.customer_id, c.merged_into, 1 as step
-        from customers c where c.tenant_id = :tenant and c.customer_id = any (:ids)
+        select wanted.id as asked, c.customer_id, c.merged_into, 1 as step
+        from unnest(:ids) as wanted (id)
+        cross join lateral (
+            select c.customer_id, c.merged_into from customers c
+            where c.tenant_id = :tenant and c.customer_id = wanted.id limit 1
+        ) c
         union all
         select chain.asked, c.customer_id, c.merged_into, chain.step + 1
-        from chain join customers c on c.tenant_id = :tenant and c.customer_id = chain.merged_into
+        from chain cross join lateral (
+            select c.customer_id, c.merged_into from customers c
+            where c.tenant_id = :tenant and c.customer_id = chain.merged_into limit 1
+        ) c
         where chain.step < 20
     )
     select chain.asked, chain.customer_id from chain
-    join memberships m
-      on m.tenant_id = :tenant and m.business_id = :business and m.customer_id = chain.customer_id
+    cross join lateral (
+        select from memberships m
+        where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = chain.customer_id limit 1
+    ) m
     where chain.merged_into is null
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 
+# The ids come sorted, and rows are locked in their order.
 _LOCK = text("""
     select c.customer_id, c.erasing_at, c.merged_into, c.key_id, k.epoch, k.wrapped,
            exists (
                select from memberships m
-               where m.tenant_id = c.tenant_id and m.business_id = :business and m.customer_id = c.customer_id
+               where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = c.customer_id
+               limit 1
            ) as is_member
-    from customers c join subject_keys k on k.tenant_id = c.tenant_id and k.key_id = c.key_id
-    where c.tenant_id = :tenant and c.customer_id = any (:ids)
-    order by c.customer_id for update of c
+    from unnest(:ids) as wanted (id)
+    cross join lateral (
+        select c.customer_id, c.erasing_at, c.merged_into, c.key_id from customers c
+        where c.tenant_id = :tenant and c.customer_id = wanted.id limit 1 for update
+    ) c
+    cross join lateral (
+        select k.epoch, k.wrapped from subject_keys k
+        where k.tenant_id = :tenant and k.key_id = c.key_id limit 1
+    ) k
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
 
 
@@ -124,50 +144,44 @@ async def lock(
 async def make_guests(
     tx: Tx,
     keys: TenantKeys,
-    live: LiveVersions,
     business: Row[Any],
     strangers: Mapping[tuple[str, str], ToldOrder],
 ) -> dict[tuple[str, str], Person]:
-    """A guest for each order whose buyer nobody is, by the order's key; one for all orders of one buyer.
+    """A guest for each order whose buyer nobody is, by the order's key; one guest for all orders of one buyer.
 
     Raises EmailTaken, PhoneTaken or ExternalIdTaken if somebody else made the same customer meanwhile.
     """
-    made: dict[tuple[str, str], Person] = {}
-    by_identifier: dict[tuple[str, str], Person] = {}
-
-    # Everyone claims identifiers in the same order, so that two who make the same guests do not lock each other out.
-    def place(key: tuple[str, str]) -> list[bytes]:
-        found = strangers[key].buyer.identifiers
-        return sorted(keys.blind_index(live, kind, value).digest for kind, value in found)
-
-    for key in sorted(strangers, key=lambda key: (place(key), key)):
+    by_identifier: dict[tuple[str, str], UUID] = {}
+    guests: dict[UUID, Written] = {}
+    first: dict[UUID, tuple[str, str]] = {}
+    whose: dict[tuple[str, str], UUID] = {}
+    for key in sorted(strangers):
         buyer = strangers[key].buyer
-        person = next((by_identifier[each] for each in buyer.identifiers if each in by_identifier), None)
-        if person is None:
-            person = await _make_guest(tx, keys, business, strangers[key])
-        else:
-            person = replace(person, is_new=False)
-        made[key] = person
+        guest = next((by_identifier[each] for each in buyer.identifiers if each in by_identifier), None)
+        if guest is None:
+            guest = new_id()
+            guests[guest], first[guest] = _guest(strangers[key]), key
+        whose[key] = guest
         for each in buyer.identifiers:
-            by_identifier.setdefault(each, person)
-    return made
+            by_identifier.setdefault(each, guest)
+    views = await create_customers(tx, keys, business, guests)
+    key_of = {view.customer_id: view.key for view in views}
+    return {key: Person(guest, key_of[guest], is_new=first[guest] == key) for key, guest in whose.items()}
 
 
-async def _make_guest(tx: Tx, keys: TenantKeys, business: Row[Any], order: ToldOrder) -> Person:
-    buyer, source = order.buyer, order.told.source
-    written = Written(
+def _guest(order: ToldOrder) -> Written:
+    buyer = order.buyer
+    return Written(
         Profile(first_name=buyer.first_name, last_name=buyer.last_name, email=buyer.email, phone=buyer.phone),
         Standing(
             status=pb.CUSTOMER_STATUS_ACTIVE,
             type=pb.CUSTOMER_TYPE_GUEST,
-            sources=(Source(source, order.external_customer),),
+            sources=(Source(order.told.source, order.external_customer),),
         ),
         email_verified=False,
         phone_verified=False,
         paths=frozenset(),
     )
-    view = await create_customer(tx, keys, business, new_id(), written)
-    return Person(view.customer_id, view.key, is_new=True)
 
 
 def refuse_erased(person: Person) -> None:

@@ -46,7 +46,8 @@ _METRICS = text("""
     with gain as (
         select * from jsonb_to_recordset(cast(:rows as jsonb))
             as g (customer_id uuid, recorded int, completed int, cancelled int, refunded int,
-                  spent_minor bigint, refunded_minor bigint, items bigint)
+                  spent_minor bigint, refunded_minor bigint, items bigint,
+                  first timestamptz, last timestamptz, moved boolean)
     ), sums as (
         select g.customer_id,
                coalesce(m.orders_recorded, 0) + g.recorded as recorded,
@@ -55,9 +56,17 @@ _METRICS = text("""
                coalesce(m.orders_refunded, 0) + g.refunded as refunded,
                coalesce(m.total_spent_minor, 0) + g.spent_minor as spent_minor,
                coalesce(m.refunded_minor, 0) + g.refunded_minor as refunded_minor,
-               coalesce(m.items, 0) + g.items as items
+               coalesce(m.items, 0) + g.items as items,
+               case when g.moved then span.first else least(m.first_order_at, g.first) end as first,
+               case when g.moved then span.last else greatest(m.last_order_at, g.last) end as last
         from gain g left join customer_metrics m
           on m.tenant_id = :tenant and m.business_id = :business and m.customer_id = g.customer_id
+        cross join lateral (
+            select min(o.placed_at) as first, max(o.placed_at) as last from orders o
+            where g.moved and o.tenant_id = :tenant and o.customer_id = g.customer_id and o.status <> 0
+              and o.business_id is not distinct from :business  -- no index but the customer's fits
+              and o.completed_at is not null and o.status <> :cancelled
+        ) span
     )
     insert into customer_metrics (
         tenant_id, business_id, customer_id, orders_recorded, orders_completed, orders_cancelled, orders_refunded,
@@ -66,14 +75,7 @@ _METRICS = text("""
     select :tenant, :business, s.customer_id, s.recorded, s.completed, s.cancelled, s.refunded,
            s.spent_minor, s.refunded_minor, s.spent_minor - s.refunded_minor,
            coalesce(s.spent_minor / nullif(s.completed, 0), 0),
-           (select o.placed_at from orders o
-            where o.tenant_id = :tenant and o.business_id = :business and o.customer_id = s.customer_id
-              and o.completed_at is not null and o.status <> :cancelled
-            order by o.placed_at, o.order_id limit 1),
-           (select o.placed_at from orders o
-            where o.tenant_id = :tenant and o.business_id = :business and o.customer_id = s.customer_id
-              and o.completed_at is not null and o.status <> :cancelled
-            order by o.placed_at desc, o.order_id desc limit 1),
+           s.first, s.last,
            s.items, days.visits,
            (select f.name from customer_favourites f
             where f.tenant_id = :tenant and f.business_id = :business and f.customer_id = s.customer_id

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from itertools import pairwise
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -219,12 +220,15 @@ def share(order: Order | None) -> Share:
 
 
 class Tally:
-    """Sums what the metrics of customers gain and lose by changes of their orders."""
+    """Sums what the metrics of customers gain and lose by changes of their orders.
+
+    `customers` also have the first and last instants among their changed orders, and whether one moved away.
+    """
 
     COUNTED = ("recorded", "completed", "cancelled", "refunded", "spent_minor", "refunded_minor", "items")
 
     def __init__(self) -> None:
-        self.customers: dict[UUID, dict[str, int]] = {}
+        self.customers: dict[UUID, dict[str, Any]] = {}
         self.days: dict[tuple[UUID, date], list[int]] = {}
         self.favourites: dict[tuple[UUID, str, str], list[int]] = {}
 
@@ -234,9 +238,16 @@ class Tally:
         old, new = share(before), share(after)
         if customer_id is None or old == new:
             return
-        sums = self.customers.setdefault(customer_id, dict.fromkeys(self.COUNTED, 0))
+        sums = self.customers.setdefault(
+            customer_id, dict.fromkeys(self.COUNTED, 0) | {"first": None, "last": None, "moved": False}
+        )
         for name in self.COUNTED:
             sums[name] += getattr(new, name) - getattr(old, name)
+        # What was the first or the last may be so no more: then both are looked for anew.
+        sums["moved"] = sums["moved"] or (old.placed_at is not None and old.placed_at != new.placed_at)
+        if new.placed_at is not None:
+            sums["first"] = min(sums["first"] or new.placed_at, new.placed_at)
+            sums["last"] = max(sums["last"] or new.placed_at, new.placed_at)
         for each, sign in ((old, -1), (new, 1)):
             if each.day is not None:
                 day = self.days.setdefault((customer_id, each.day), [0, 0])

@@ -32,7 +32,9 @@ def _instants(*names: str, nullable: bool = False) -> list[Column[object]]:
 orders = Table(
     "orders",
     metadata,
-    *_key("order_id"),
+    Column("tenant_id", UUID, primary_key=True),
+    Column("order_id", UUID, primary_key=True),
+    Column("business_id", UUID),
     Column("customer_id", UUID),
     Column("source", Text, nullable=False),
     Column("external_id", Text, nullable=False),

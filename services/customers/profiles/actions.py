@@ -1,6 +1,6 @@
 """Writes about customers."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 from uuid import UUID
@@ -9,12 +9,11 @@ import orjson
 from sqlalchemy import ARRAY, Integer, Row, Text, text, update
 from sqlalchemy.sql import bindparam
 
-from libs import outbox
-from libs.crypto import DataKey, Kind, TenantKeys, live_versions
+from libs.crypto import DataKey, Kind, LiveVersions, TenantKeys, live_versions
 from libs.db import Tx
 from libs.ids import new_id
 from libs.instants import stamp
-from libs.outbox import emit
+from libs.outbox import Fact, emit, posting
 from libs.pipeline import Query
 from libs.problems import EtagMismatch, Faults
 from regulars.customers.v1 import customers_pb2 as pb
@@ -66,15 +65,48 @@ async def create_customer(
 
     Raises InvalidArgument for neither e-mail nor phone, EmailTaken, PhoneTaken, ExternalIdTaken.
     """
+    (view,) = await create_customers(tx, keys, business, {customer_id: written})
+    return view
+
+
+async def create_customers(
+    tx: Tx, keys: TenantKeys, business: Row[Any], new: Mapping[UUID, Written]
+) -> list[View]:
+    """Creates customers by their new ids as `create_customer` does one, all or none, in one round trip."""
+    if not new:
+        return []
+    live = await live_versions(tx)
+    views = [_new_view(tx, keys, live, business, *each) for each in new.items()]
+    claims = identifiers.claims_of(
+        keys,
+        live,
+        {
+            view.customer_id: rules.identifiers(view.profile, {business.business_id: view.standing})
+            for view, _ in views
+        },
+    )
+    facts = [
+        Fact(_created(view, row["source"]), view.customer_id, 1, view.business_id) for view, row in views
+    ]
+    _, post = posting(tx, facts)
+    *_, got, _ = await tx.together(
+        *((_CREATE, row) for _, row in views), identifiers.claiming(tx, claims), post
+    )
+    await identifiers.check(tx, claims, got)
+    return [view for view, _ in views]
+
+
+def _new_view(
+    tx: Tx, keys: TenantKeys, live: LiveVersions, business: Row[Any], customer_id: UUID, written: Written
+) -> tuple[View, dict[str, Any]]:
+    """A new customer, and the parameters of `_CREATE`. Raises InvalidArgument."""
     profile, standing = written.profile, written.standing
     _need_contact(profile, standing)
-    live = await live_versions(tx)
     key_row, key = keys.new_subject_key(live, customer_id, tx.now)
     search = search_rows.rows_of(
         keys, live.written[Kind.SEARCH], profile, {business.business_id: standing.sources}
     )
-    source = standing.sources[0].name if standing.sources else "manual"
-    create = {
+    row = {
         "tenant": tx.tenant_id,
         "customer": customer_id,
         "business": business.business_id,
@@ -89,31 +121,15 @@ async def create_customer(
         "tags": list(standing.tags),
         "attributes": orjson.dumps(standing.attributes).decode(),
         "sealed": _seal_standing(keys, key, business.business_id, customer_id, standing),
-        "source": source,
-        "search_versions": [row["version"] for row in search],
-        "search_tokens": ["{" + ",".join(map(str, row["tokens"])) + "}" for row in search],
+        "source": standing.sources[0].name if standing.sources else "manual",
+        "search_versions": [each["version"] for each in search],
+        "search_tokens": ["{" + ",".join(map(str, each["tokens"])) + "}" for each in search],
         "change": new_id(),
         "created": timeline.CREATED,
         "actor": timeline.actor(tx),
         "now": tx.now,
     }
-    wanted = rules.identifiers(profile, {business.business_id: standing})
-    claims = identifiers.claims_of(keys, live, wanted)
-    event = events.CustomerCreated(
-        customer_id=str(customer_id),
-        business_id=str(business.business_id),
-        status=standing.status,  # type: ignore[arg-type]  # the number of the enum
-        type=standing.type,  # type: ignore[arg-type]
-        source=source,
-        joined_at=stamp(tx.now),
-    )
-    _, emission = outbox.emission(
-        tx, event, aggregate_id=customer_id, version=1, business_id=business.business_id
-    )
-    claiming = identifiers.claiming(tx, customer_id, claims)
-    _, got, _ = await tx.together((_CREATE, create), claiming, emission)
-    await identifiers.check(tx, claims, got)
-    return View(
+    view = View(
         customer_id=customer_id,
         business_id=business.business_id,
         business_ids=frozenset({business.business_id}),
@@ -126,6 +142,18 @@ async def create_customer(
         updated_at=tx.now,
         joined_at=tx.now,
         key=key,
+    )
+    return view, row
+
+
+def _created(view: View, source: str) -> events.CustomerCreated:
+    return events.CustomerCreated(
+        customer_id=str(view.customer_id),
+        business_id=str(view.business_id),
+        status=view.standing.status,  # type: ignore[arg-type]  # the number of the enum
+        type=view.standing.type,  # type: ignore[arg-type]
+        source=source,
+        joined_at=stamp(view.joined_at),
     )
 
 

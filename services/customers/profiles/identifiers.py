@@ -1,9 +1,9 @@
 """What finds a customer and is unique: e-mail, phone and external ids, as fingerprints under every live key."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Integer, LargeBinary, Text, delete, select, text
+from sqlalchemy import ARRAY, Integer, LargeBinary, Text, Uuid, delete, select, text
 from sqlalchemy.sql import bindparam
 
 from libs.crypto import LiveVersions, TenantKeys
@@ -24,18 +24,19 @@ _TAKEN: dict[str, type[Problem]] = {
 _CLAIM = Query(
     text("""
     insert into customer_identifiers (tenant_id, kind, key_version, bidx, customer_id)
-    select :tenant, claimed.kind, claimed.key_version, claimed.bidx, :customer
-    from unnest(:kinds, :versions, :digests) as claimed (kind, key_version, bidx)
+    select :tenant, claimed.kind, claimed.key_version, claimed.bidx, claimed.customer_id
+    from unnest(:kinds, :versions, :digests, :customers) as claimed (kind, key_version, bidx, customer_id)
     on conflict do nothing
-    returning kind, key_version, bidx
+    returning kind, key_version, bidx, customer_id
 """).bindparams(
         bindparam("kinds", type_=ARRAY(Text)),
         bindparam("versions", type_=ARRAY(Integer)),
         bindparam("digests", type_=ARRAY(LargeBinary)),
+        bindparam("customers", type_=ARRAY(Uuid)),
     )
 )
-# (kind, version of the key, fingerprint)
-Claim = tuple[str, int, bytes]
+# (kind, version of the key, fingerprint, for whom)
+Claim = tuple[str, int, bytes, UUID]
 
 
 def identifiers_of(views: Sequence[View]) -> set[tuple[str, str]]:
@@ -50,37 +51,40 @@ async def claim(
 
     Raises EmailTaken, PhoneTaken or ExternalIdTaken, with the holder's id if the caller sees them.
     """
-    if not wanted:
-        return
-    claims = claims_of(keys, live, wanted)
-    (got,) = await tx.together(claiming(tx, customer_id, claims))
-    await check(tx, claims, got)
+    claims = claims_of(keys, live, {customer_id: wanted})
+    if claims:
+        (got,) = await tx.together(claiming(tx, claims))
+        await check(tx, claims, got)
 
 
-def claims_of(keys: TenantKeys, live: LiveVersions, wanted: set[tuple[str, str]]) -> list[Claim]:
-    """What to claim for these identifiers, under every live key version.
+def claims_of(
+    keys: TenantKeys, live: LiveVersions, wanted: Mapping[UUID, set[tuple[str, str]]]
+) -> list[Claim]:
+    """What to claim for customers who want these identifiers, under every live key version.
 
     In one order for everyone, so that two who want the same identifiers never wait for each other.
     """
     return sorted(
-        (kind, index.key_version, index.digest)
-        for kind, value in wanted
+        (kind, index.key_version, index.digest, customer_id)
+        for customer_id, values in wanted.items()
+        for kind, value in values
         for index in keys.blind_indexes(live, kind, value)
     )
 
 
-def claiming(tx: Tx, customer_id: UUID, claims: Sequence[Claim]) -> Step:
+def claiming(tx: Tx, claims: Sequence[Claim]) -> Step:
     """The statement that takes what is free of `claims`, and gives it; `check` its rows."""
-    where = {"tenant": tx.tenant_id, "customer": customer_id}
-    kinds, versions, digests = ([each[i] for each in claims] for i in range(3))
-    return _CLAIM, {**where, "kinds": kinds, "versions": versions, "digests": digests}
+    kinds, versions, digests, customers = ([each[i] for each in claims] for i in range(4))
+    columns = {"kinds": kinds, "versions": versions, "digests": digests, "customers": customers}
+    return _CLAIM, {"tenant": tx.tenant_id, **columns}
 
 
-async def check(tx: Tx, claims: Sequence[Claim], got: Sequence[Claim]) -> None:
+async def check(tx: Tx, claims: Sequence[Claim], got: Iterable[Claim]) -> None:
     """Raises as `claim` unless all of `claims` were got."""
-    refused = [claim for claim in claims if claim not in got]
+    taken = set(got)
+    refused = [claim for claim in claims if claim not in taken]
     if refused:
-        await _refuse(tx, *refused[0])
+        await _refuse(tx, *refused[0][:3])
 
 
 async def _refuse(tx: Tx, kind: str, version: int, digest: bytes) -> None:

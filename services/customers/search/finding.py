@@ -16,12 +16,17 @@ from services.customers.search.ordering import Phase
 from services.customers.search.queries import Scope, Tokens
 from services.customers.search.rules import Level, Plan, Query
 
-# By relevance no answer holds more; more are not opened at one level.
+# By relevance no answer holds more.
 MOST_RELEVANT = 200
 # How many candidates one page of a list by columns may open before it ends early.
 MOST_OPENED = 3_000
 _IN_TEXT, _MISTYPED = "text", "mistyped"
-_STAGES = (Level.WORDS, Level.PREFIX, Level.INSIDE, Level.ONE_EDIT, Level.TWO_EDITS)
+# Below this many candidates of whole words a name is not frequent; below this many found, slips are looked for.
+FEW_FETCHED = 150
+FEW_FOUND = 10
+
+Found = dict[UUID, tuple[Level, float, int]]
+"""Whom a search found, with what they are ranked by: the least first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,60 +75,85 @@ class Answer:
 
 
 async def by_relevance(looking: Looking, size: int) -> Answer:
-    """The best `size` customers: those of a better stage first, then by similarity, then the newest."""
-    found: dict[UUID, tuple[Level, float, int]] = {}
+    """The best `size` customers: those of a better stage first, then by similarity, then the newest.
+
+    Stops as soon as the page is full. Mistyped names are looked for where fewer than ten were found, and names
+    with two slips where nobody was.
+    """
+    found: Found = {}
     answer = Answer()
-    for customer_id in await _exactly(looking):
+    contacts = _contacts(looking)
+    exact = await _by_contact(looking, contacts)
+    if rules.EXTERNAL_ID in looking.compared and rules.looks_like_an_id(looking.query.text):
+        exact += await _by_external_id(looking)
+    for customer_id in exact:
         found[customer_id] = (Level.EXACT, 0.0, -customer_id.int)
-    only_one = len(found) == 1 and bool(_contacts(looking))
-    for level in _STAGES if not only_one else ():
-        if len(found) >= size:
-            answer.truncated = True
-            break
-        limit = queries.LAST_CANDIDATES if level == Level.TWO_EDITS else queries.CANDIDATES
-        for plan in looking.plans(level):
-            rows = await queries.candidates(looking.tx, looking.scope, looking.tokens(plan), limit)
-            answer.truncated |= len(rows) == limit
-            answer.truncated |= _judge(looking, rows, level, found)
+    if not (found and contacts):
+        answer.truncated = await _by_stages(looking, size, found)
+    if not found and not contacts and rules.EXTERNAL_ID in looking.compared:
+        for customer_id in await _by_external_id(looking):
+            found[customer_id] = (Level.EXACT, 0.0, -customer_id.int)
     ranked = sorted(found, key=lambda customer_id: found[customer_id])
     answer.truncated |= len(ranked) > size
     answer.ids, answer.total, answer.estimated = ranked[:size], len(ranked), answer.truncated
     return answer
 
 
-def _judge(
-    looking: Looking, rows: Iterable[Any], level: Level, found: dict[UUID, tuple[Level, float, int]]
-) -> bool:
-    """Opens candidates and keeps those that agree; True if it stopped with enough of them."""
+async def _by_stages(looking: Looking, size: int, found: Found) -> bool:
+    """Fills `found` stage by stage; True if there may be more than it holds."""
+
+    async def stage(level: Level) -> tuple[bool, int]:
+        wanted = [looking.tokens(plan) for plan in looking.plans(level)]
+        if not wanted:
+            return False, 0
+        limit = queries.LAST_CANDIDATES if level == Level.TWO_EDITS else queries.CANDIDATES
+        rows = await queries.candidates(looking.tx, looking.scope, wanted, limit)
+        more = len(rows) >= limit
+        return _judge(looking, rows, level, found, min(MOST_RELEVANT, max(5 * size, 50))) or more, len(rows)
+
+    more, fetched = await stage(Level.WORDS)
+    if len(found) >= size:
+        return True
+    if fetched < FEW_FETCHED:
+        # Not a frequent name: one look for its parts most likely shows all that begins with it as well.
+        parts_more, _ = await stage(Level.INSIDE)
+        if parts_more:
+            await stage(Level.PREFIX)
+        more |= parts_more
+    else:
+        for level in (Level.PREFIX, Level.INSIDE):
+            level_more, _ = await stage(level)
+            more |= level_more
+            if len(found) >= size:
+                return True
+    if len(found) < min(size, FEW_FOUND):
+        more |= (await stage(Level.ONE_EDIT))[0]
+    if not found:
+        more |= (await stage(Level.TWO_EDITS))[0]
+    return more
+
+
+def _judge(looking: Looking, rows: Iterable[Any], level: Level, found: Found, enough: int) -> bool:
+    """Opens candidates and keeps those that agree; True if it stopped with `enough` of them."""
     query, compared, keys, reading = looking.query, looking.compared, looking.keys, looking.reading
-    most = len(found) + MOST_RELEVANT
+    most = len(found) + enough
     for row in rows:
         if row[0] in found:
             continue
         if len(found) >= most:
             return True
-        customer_id, profile = queries.opened(row, keys, reading)
-        person = rules.person_of(profile, compared)
+        person = rules.person_of(queries.opened(row, keys, reading), compared)
         agrees = rules.level_of(query, person, level)
         if agrees is not None:
-            found[customer_id] = (agrees, -rules.similarity(query, person), -customer_id.int)
+            found[row[0]] = (agrees, -rules.similarity(query, person), -row[0].int)
     return False
 
 
-async def _exactly(looking: Looking) -> list[UUID]:
-    """Those whom the query as a whole names: an e-mail, a phone, or an external id."""
-    tx, keys = looking.tx, looking.keys
-    named = []
-    for kind, value in _contacts(looking):
-        holder = await profiles.holder(tx, keys, looking.live, kind, value)
-        if holder:
-            named.append(holder)
-    if rules.EXTERNAL_ID in looking.compared:
-        named += await _by_external_id(looking)
-    if not named:
-        return []
-    rows = await queries.candidates(tx, looking.scope, None, len(named), list(dict.fromkeys(named)))
-    return [row[0] for row in rows]
+async def _by_contact(looking: Looking, contacts: Iterable[tuple[str, str]]) -> list[UUID]:
+    """Those at the business whom the query as a whole names by e-mail or phone."""
+    named = [await profiles.holder(looking.tx, looking.keys, looking.live, *contact) for contact in contacts]
+    ids = [each for each in named if each]
+    return await queries.among(looking.tx, looking.scope, ids) if ids else []
 
 
 def _contacts(looking: Looking) -> list[tuple[str, str]]:
@@ -143,7 +173,7 @@ async def _by_external_id(looking: Looking) -> list[UUID]:
     here = looking.scope.business_id
     wanted = rules.external_key(here, looking.query.text)
     plan = Plan(frozenset(rules.external_terms(wanted)))
-    rows = await queries.candidates(looking.tx, looking.scope, looking.tokens(plan), queries.CANDIDATES)
+    rows = await queries.candidates(looking.tx, looking.scope, [looking.tokens(plan)], queries.CANDIDATES)
     if not rows:
         return []
     ids = [row[0] for row in rows]
@@ -200,7 +230,9 @@ async def _matching(
     answer = Answer()
     if not wanted:
         return answer
-    named = set(await _exactly(looking)) if how == _IN_TEXT else set[UUID]()
+    named = set[UUID]()
+    if how == _IN_TEXT and rules.EXTERNAL_ID in looking.compared:
+        named.update(await _by_external_id(looking))
     rows: list[tuple[UUID, list[Any]]] = []
     opened, candidates, full = 0, 0, False
     at, after = (int(position[0]), position[1:]) if position else (0, None)
@@ -235,6 +267,5 @@ async def _matching(
 
 
 def _agrees(looking: Looking, row: Any, level: Level) -> bool:
-    _, profile = queries.opened(row, looking.keys, looking.reading)
-    person = rules.person_of(profile, looking.compared)
+    person = rules.person_of(queries.opened(row, looking.keys, looking.reading), looking.compared)
     return looking.can_match and rules.level_of(looking.query, person, level) is not None

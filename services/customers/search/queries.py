@@ -13,7 +13,6 @@ from libs.crypto import TenantKeys
 from libs.crypto.search_tokens import SearchTokens
 from libs.db import Tx
 from services.customers.profiles.queries import PROFILE, first_id_at
-from services.customers.profiles.rules import Profile
 from services.customers.search.ordering import Phase
 from services.customers.search.rules import Plan
 
@@ -56,34 +55,37 @@ class Tokens:
 
 _CALL = """search_candidates(%(business)s::uuid, %(version)s::integer, %(all)s::integer[], %(any1)s::integer[],
     %(any2)s::integer[], %(any3)s::integer[], %(ids)s::uuid[], %(filter)s::jsonb, %(limit)s::integer)"""
-_OPENABLE = f"""
+_OPEN = """
     select c.customer_id, c.profile, k.key_id, k.epoch, k.wrapped
-    from {_CALL} as h (customer_id)
+    from ({calls}) as h (customer_id)
     join customers c on c.tenant_id = %(tenant)s and c.customer_id = h.customer_id
     join subject_keys k on k.tenant_id = c.tenant_id and k.key_id = c.key_id
-"""  # noqa: S608 – constants
+"""
 
 
-async def candidates(
-    tx: Tx, scope: Scope, wanted: Tokens | None, limit: int, ids: Sequence[UUID] | None = None
-) -> list[Any]:
-    """Up to `limit` rows for `opened`: customers of the business who pass the filters and may match the tokens.
+async def candidates(tx: Tx, scope: Scope, wanted: Sequence[Tokens], limit: int) -> list[Any]:
+    """Rows for `opened`: customers of the business who pass the filters and may match one of `wanted`.
 
-    With `ids` and without tokens: those among them.
+    Up to `limit` for each of `wanted`.
     """
-    params = _params(tx, scope, wanted, limit) | {"ids": list(ids) if ids is not None else None}
+    calls, params = _calls(tx, scope, wanted, limit)
     async with tx.driver.cursor(binary=True) as cursor:
-        await cursor.execute(_OPENABLE, params, prepare=True)
+        await cursor.execute(_OPEN.format(calls=calls), params, prepare=True)
         return await cursor.fetchall()
 
 
-def opened(row: Any, keys: TenantKeys, reading: Reading) -> tuple[UUID, Profile]:
-    """The customer and profile of a row of `candidates`."""
+async def among(tx: Tx, scope: Scope, ids: Sequence[UUID]) -> list[UUID]:
+    """Those of the ids who are the business's and pass the filters."""
+    params = _params(tx, scope, None, len(ids)) | {"ids": list(ids)}
+    return [row[0] for row in await _rows(tx, f"select h from {_CALL} as h", params)]  # noqa: S608 – constants
+
+
+def opened(row: Any, keys: TenantKeys, reading: Reading) -> dict[str, str]:
+    """What is known of the person of a row of `candidates`, by the names of a profile's fields."""
     customer_id, sealed, key_id, epoch, wrapped = row[:5]
     key = keys.unwrap(key_id, epoch, wrapped)
-    return customer_id, Profile.of(
-        orjson.loads(keys.open(reading, customer_id, key, PROFILE, customer_id, sealed))
-    )
+    known: dict[str, str] = orjson.loads(keys.open(reading, customer_id, key, PROFILE, customer_id, sealed))
+    return known
 
 
 def _params(tx: Tx, scope: Scope, wanted: Tokens | None, limit: int) -> dict[str, Any]:
@@ -155,7 +157,7 @@ async def matching(
 
     After the five columns of `opened` come how many candidates there are in all, and what they are sorted by.
     """
-    calls, params = _calls(tx, scope, wanted)
+    calls, params = _calls(tx, scope, wanted, MOST_LISTED)
     statement, more = _selected(tx, Scope(scope.business_id, scope.key_version), phase, after, hits=True)
     sorts = [f"sort{i}" for i in range(len(phase.columns))]
     columns = ", ".join(
@@ -189,12 +191,12 @@ async def total(tx: Tx, scope: Scope) -> tuple[int, bool]:
     return max(found, int(plan[0][0][0]["Plan"]["Plan Rows"])), True
 
 
-def _calls(tx: Tx, scope: Scope, wanted: Sequence[Tokens]) -> tuple[str, dict[str, Any]]:
+def _calls(tx: Tx, scope: Scope, wanted: Sequence[Tokens], limit: int) -> tuple[str, dict[str, Any]]:
     """The union of the candidates of several plans."""
-    calls, params = [], _params(tx, scope, None, MOST_LISTED)
+    calls, params = [], _params(tx, scope, None, limit)
     for i, tokens in enumerate(wanted):
         call = _CALL
-        for name, value in _params(tx, scope, tokens, MOST_LISTED).items():
+        for name, value in _params(tx, scope, tokens, limit).items():
             if name in {"all", "any1", "any2", "any3"}:
                 call = call.replace(f"%({name})s", f"%({name}_{i})s")
                 params[f"{name}_{i}"] = value

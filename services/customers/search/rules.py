@@ -1,7 +1,7 @@
 """What a search finds: the terms of a customer, the terms that a query asks for, and how well the two agree."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
@@ -9,7 +9,6 @@ from typing import Final
 from rapidfuzz import fuzz
 from rapidfuzz.distance import OSA
 
-from services.customers.profiles.rules import Profile
 from services.customers.search.folding import fold, is_cjk, words
 
 # Spaces of terms, and the bits of their tokens: few for what names share, so that counting says little of names.
@@ -77,6 +76,11 @@ def city_terms(city: str) -> Iterator[Term]:
 def external_key(business_id: object, external_id: str) -> str:
     """What an external id is found by, whatever its source: it is one business's."""
     return f"{business_id}\x1f{external_id.strip().casefold()}"
+
+
+def looks_like_an_id(text: str) -> bool:
+    """True for texts that are rather an id of another system than a name."""
+    return " " not in text and any(c.isdigit() or c == "_" for c in text)
 
 
 def deletes(word: str) -> set[str]:
@@ -262,20 +266,21 @@ class Person:
     last_digits: str = ""
 
 
-def person_of(profile: Profile, compared: frozenset[str] = EVERYTHING) -> Person:
-    """The parts of a profile that may be compared."""
-    digits = profile.phone.lstrip("+")
+def person_of(known: Mapping[str, str], compared: frozenset[str] = EVERYTHING) -> Person:
+    """The parts of a profile that may be compared. `known` by the names of its fields; unknown ones are left out."""
+    digits = known.get("phone", "").lstrip("+")
     return Person(
-        names_of(profile) if NAME in compared else (),
-        fold(profile.email) if EMAIL in compared else "",
+        names_of(known) if NAME in compared else (),
+        fold(known.get("email", "")) if EMAIL in compared else "",
         digits if NUMBER in compared else "",
         digits[-LEAST_DIGITS:] if LAST_DIGITS in compared else "",
     )
 
 
-def names_of(profile: Profile) -> tuple[str, ...]:
+def names_of(known: Mapping[str, str]) -> tuple[str, ...]:
     """The words of all names, each once."""
-    return tuple(dict.fromkeys(words(f"{profile.first_name} {profile.last_name} {profile.full_name}")))
+    names = f"{known.get('first_name', '')} {known.get('last_name', '')} {known.get('full_name', '')}"
+    return tuple(dict.fromkeys(words(names)))
 
 
 def level_of(query: Query, person: Person, worst: Level = Level.TWO_EDITS) -> Level | None:

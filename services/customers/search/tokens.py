@@ -17,7 +17,8 @@ def with_version(keys: TenantKeys, version: int) -> SearchTokens:
 def of_person(tokens: SearchTokens, profile: Profile) -> set[int]:
     """The tokens of names, e-mail and phone."""
     found: set[int] = set()
-    for word in rules.names_of(profile):
+    known = {name: getattr(profile, name) for name in rules.SEARCHED}
+    for word in rules.names_of(known):
         found.update(tokens.of(rules.word_terms, word))
     if profile.email:
         # An e-mail is one person's: nothing is won by remembering its tokens.

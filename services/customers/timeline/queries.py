@@ -17,7 +17,6 @@ from sqlalchemy import (
     bindparam,
     select,
     text,
-    tuple_,
 )
 
 from libs.audit import Reading
@@ -164,9 +163,9 @@ async def entries(
         elif kind == ORDER:
             views = await _orders(tx, business_id, [id_ for _, id_ in at])
         elif kind == REPORT:
-            views = await _rows(tx, customer_reports, _SOURCES[kind], business_id, customer_id, at)
+            views = await _rows(tx, customer_reports, kind, business_id, customer_id, at)
         else:
-            views = await _rows(tx, customer_changes, _SOURCES[kind], business_id, customer_id, at)
+            views = await _rows(tx, customer_changes, kind, business_id, customer_id, at)
         # What was deleted since the page was made is left out.
         found |= {place: views[place.entry_id] for place in mine if place.entry_id in views}
     return found
@@ -181,18 +180,14 @@ async def _orders(tx: Tx, business_id: UUID, order_ids: Collection[UUID]) -> dic
 
 
 async def _rows(
-    tx: Tx,
-    table: Table,
-    source: _Source,
-    business_id: UUID,
-    customer_id: UUID,
-    at: Sequence[tuple[datetime, UUID]],
+    tx: Tx, table: Table, kind: int, business_id: UUID, customer_id: UUID, at: Sequence[tuple[datetime, UUID]]
 ) -> dict[UUID, Row[Any]]:
-    mine = table.c
+    mine, source = table.c, _SOURCES[kind]
     wanted = select(table).where(
         mine.tenant_id == tx.tenant_id,
         mine.business_id == business_id,
         mine.customer_id == customer_id,
-        tuple_(mine[source.at], mine[source.id]).in_(at),
+        mine[source.at].between(min(at)[0], max(at)[0]),
+        mine[source.id].in_([id_ for _, id_ in at]),
     )
     return {getattr(row, source.id): row for row in await tx.execute(wanted)}
