@@ -64,7 +64,7 @@ create table orders (
         foreign key (tenant_id, business_id, customer_id) references memberships on delete cascade
 );
 create index orders_customer_idx on orders (tenant_id, customer_id, business_id, placed_at desc, order_id desc)
-    where status <> 0;
+    where customer_id is not null;
 create index orders_placed_idx on orders (tenant_id, business_id, placed_at desc, order_id desc)
     where status <> 0;
 

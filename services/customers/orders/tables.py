@@ -34,7 +34,7 @@ orders = Table(
     metadata,
     Column("tenant_id", UUID, primary_key=True),
     Column("order_id", UUID, primary_key=True),
-    Column("business_id", UUID),
+    Column("business_id", UUID, nullable=False),
     Column("customer_id", UUID),
     Column("source", Text, nullable=False),
     Column("external_id", Text, nullable=False),
