@@ -8,6 +8,7 @@ flushes each commit. Each kind runs in turns with its limit, three times; the be
 
 import asyncio
 import platform
+import shutil
 import sys
 import tempfile
 import time
@@ -227,7 +228,7 @@ async def measure(place: Place, orders: int) -> None:
 
 async def main(orders: int) -> None:
     """Starts what is needed and measures."""
-    root = Path(tempfile.mkdtemp(prefix="regulars-bench-"))
+    root = Path(tempfile.mkdtemp(prefix="regulars-bench-orders-"))
     root.chmod(0o711)  # noqa: ASYNC240 – nothing runs yet
     home = Home(root / "servers")
     prepared = await servers.prepare(config.Settings(home=home.root), home)
@@ -247,6 +248,7 @@ async def main(orders: int) -> None:
         await servers.stop_all(processes)
         with ThreadPoolExecutor(1) as apart:
             apart.submit(postgres.discard, home).result()
+            apart.submit(shutil.rmtree, root, ignore_errors=True).result()
 
 
 if __name__ == "__main__":

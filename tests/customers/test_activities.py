@@ -5,6 +5,7 @@ from datetime import timedelta
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 from google.protobuf.struct_pb2 import Struct, Value
 from sqlalchemy import func, select, text, update
@@ -224,6 +225,24 @@ async def test_what_waited_in_the_default_partition_moves_to_its_month(
         2: "activities_2003_02",
         3: "activities_other",
     }
+
+
+async def test_a_month_that_cannot_be_made_refuses_nothing(
+    shop: Shop, tenant: TenantOfTest, stack: Stack
+) -> None:
+    customer = await shop.create()
+    when = on(2017, 5, 15)
+    url = stack.admin_url.rpartition("/")[0] + "/" + stack.env["REGULARS_DATABASE"]
+    async with await psycopg.AsyncConnection.connect(url) as backup:
+        await backup.execute("lock table customers.activities_other in access share mode")
+        assert outcomes(await record(shop, [item(customer.id, when)])) == [RECORDED]
+        ((home,),) = await stored(tenant, text("tableoid::regclass::text"))
+        assert home.endswith("activities_other")
+        await backup.rollback()
+    async with stack.runtimes["customers"].db.worker() as tx:
+        assert await tx.scalar(text("select make_activity_month('2017-05-01')")) is True
+    ((home,),) = await stored(tenant, text("tableoid::regclass::text"))
+    assert home.endswith("activities_2017_05")
 
 
 async def test_months_are_made_ahead(stack: Stack) -> None:

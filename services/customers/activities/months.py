@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Iterable
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from sqlalchemy.exc import DBAPIError
 
@@ -12,6 +12,8 @@ from services.customers.activities import actions, rules
 
 log = logging.getLogger(__name__)
 
+TRY_AGAIN = timedelta(minutes=1)
+
 
 class Months:
     """The months that this process knows to be there."""
@@ -19,6 +21,7 @@ class Months:
     def __init__(self, db: Database) -> None:
         self._db = db
         self._known: set[date] = set()
+        self._not_before: dict[date, datetime] = {}
 
     async def make(self, instants: Iterable[datetime]) -> None:
         """Makes the months of these instants that are missing, so that each finds its partition.
@@ -28,10 +31,13 @@ class Months:
         now = clock.now()
         wanted = {rules.month(at) for at in instants if rules.has_month(at, now)} - self._known
         for month in sorted(wanted):
+            if now < self._not_before.get(month, now):
+                continue
             try:
                 async with self._db.tx() as tx:
                     await actions.make_month(tx, month)
             except DBAPIError as error:
+                self._not_before[month] = now + TRY_AGAIN
                 log.warning(
                     "A month of activities was not made",
                     extra={"month": month.isoformat(), "reason": type(error.orig).__name__},

@@ -116,10 +116,11 @@ create index notes_timeline_idx on notes (tenant_id, business_id, customer_id, c
 
 # Makes the partition of the month of `day`, with everything of that month that waits in the default partition.
 # It runs as the owner, because the application owns nothing. Nobody reads a partition by its own name: it has
-# row-level security and no policy, and the policies of the parent hold for whoever asks the parent.
+# row-level security and no policy, and the policies of the parent hold for whoever asks the parent. It gives up soon if
+# it gets no lock: who waits for one keeps all readers waiting behind it.
 MAKE_MONTH = """
 create function make_activity_month(day date) returns boolean
-language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '2s' as $$
+language plpgsql volatile security definer set search_path = pg_catalog, pg_temp set lock_timeout = '500ms' as $$
 declare
     home constant text := {schema};
     first constant date := date_trunc('month', day)::date;

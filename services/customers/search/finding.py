@@ -21,8 +21,10 @@ MOST_RELEVANT = 200
 # How many candidates one page of a list by columns may open before it ends early.
 MOST_OPENED = 3_000
 _IN_TEXT, _MISTYPED = "text", "mistyped"
-# Below this many candidates of whole words a name is not frequent; below this many found, slips are looked for.
+# Below this many candidates of whole words a name is rare, unless it is short; below this many found, slips are
+# looked for.
 FEW_FETCHED = 150
+SHORT = 4
 FEW_FOUND = 10
 
 Found = dict[UUID, tuple[Level, float, int]]
@@ -114,8 +116,8 @@ async def _by_stages(looking: Looking, size: int, found: Found) -> bool:
     more, fetched = await stage(Level.WORDS)
     if len(found) >= size:
         return True
-    if fetched < FEW_FETCHED:
-        # Not a frequent name: one look for its parts most likely shows all that begins with it as well.
+    if fetched < FEW_FETCHED and len(looking.query.joined) > SHORT:
+        # A rare name: one look for its parts most likely shows all that begins with it as well.
         parts_more, _ = await stage(Level.INSIDE)
         if parts_more:
             await stage(Level.PREFIX)

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 
 from libs.audit import Audit
 from libs.crypto import Keys, Kind
@@ -54,13 +54,13 @@ def rotation_of_search(keys: Keys, audit: Audit, leaving: int) -> Rotation:
 
     async def drain(tx: Tx, change: Change, after: UUID | None) -> Batch:
         old = (_mine.tenant_id == tx.tenant_id, _mine.key_version == change.old)
-        some = select(_mine.customer_id).where(*old).order_by(_mine.customer_id).limit(DRAINED).subquery()
-        gone = (
-            delete(customer_search)
-            .where(*old, _mine.customer_id == some.c.customer_id)
-            .returning(_mine.customer_id)
-        ).cte()
-        done = int(await tx.scalar(select(func.count()).select_from(gone)))
-        return Batch(done, UUID(int=done) if done else None)
+        some = select(_mine.customer_id).where(*old)
+        if after:
+            some = some.where(_mine.customer_id > after)
+        some_ids = list((await tx.execute(some.order_by(_mine.customer_id).limit(DRAINED))).scalars())
+        if not some_ids:
+            return Batch(0, None)
+        gone = await tx.execute(delete(customer_search).where(*old, _mine.customer_id.in_(some_ids)))
+        return Batch(gone.rowcount, some_ids[-1])
 
     return Rotation(kind=Kind.SEARCH, leaving=leaving, fill=fill, drain=drain)
