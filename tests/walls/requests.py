@@ -7,26 +7,48 @@ from buf.validate import validate_pb2
 from google.protobuf.descriptor import FieldDescriptor, OneofDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from libs import validation
+from libs import clock, validation
 from libs.contracts import Method
 from libs.ids import new_id
 from libs.problems import InvalidArgument
 from protos.rules import inputs
+from regulars.customers.v1.activities_pb2 import ACTIVITY_KIND_PAGE_VIEW, Activity
 from regulars.customers.v1.addresses_pb2 import Address
 from regulars.customers.v1.businesses_pb2 import ATTRIBUTE_TYPE_TEXT, AttributeDefinition, Business
 from regulars.customers.v1.customers_pb2 import Customer
+from regulars.customers.v1.orders_pb2 import ORDER_STATUS_PAID, Order, OrderRecord
+from regulars.customers.v1.views_pb2 import SavedView
+from regulars.type.v1.money_pb2 import Money
 
 Ids = Callable[[FieldDescriptor], str]
 
+
+def _order() -> Order:
+    placed = Timestamp()
+    placed.FromDatetime(clock.now())
+    return Order(
+        external_id=new_id().hex,
+        status=ORDER_STATUS_PAID,
+        placed_at=placed,
+        currency="USD",
+        total=Money(amount_minor=100, currency="USD"),
+    )
+
+
 # What a resource needs beyond the rules of its fields. Made anew each time: nothing of it is taken.
 RESOURCES: Mapping[str, Callable[[], Message]] = {
+    "Activity": lambda: Activity(kind=ACTIVITY_KIND_PAGE_VIEW),
     "Address": lambda: Address(
         street_lines=["1 Wall St"], city="New York", state="NY", postal_code="10005", country="US"
     ),
     "AttributeDefinition": lambda: AttributeDefinition(name=f"a{new_id().hex}", type=ATTRIBUTE_TYPE_TEXT),
     "Business": lambda: Business(name="Next Door", currency="USD"),
     "Customer": lambda: Customer(first_name="Ann", email=f"{new_id().hex}@example.com"),
+    "Order": _order,
+    "OrderRecord": lambda: OrderRecord(order=_order()),
+    "SavedView": lambda: SavedView(name=f"view {new_id().hex}"),
 }
 
 
@@ -74,10 +96,10 @@ def _fill(message: Message, ids: Ids, texts: Mapping[str, str], variant: int) ->
         value = _value(field, ids, texts, chosen=field.containing_oneof in _choices(message.DESCRIPTOR))
         if value is None:
             continue
-        if field.message_type is not None:
-            getattr(message, field.name).CopyFrom(value)
-        elif field.is_repeated:
+        if field.is_repeated:
             getattr(message, field.name).append(value)
+        elif field.message_type is not None:
+            getattr(message, field.name).CopyFrom(value)
         else:
             setattr(message, field.name, value)
 
@@ -89,7 +111,7 @@ def _value(field: FieldDescriptor, ids: Ids, texts: Mapping[str, str], *, chosen
     if is_id(field):
         return ids(field) or None
     if field.message_type is not None:
-        if not rule.required or field.is_repeated:
+        if not (rule.repeated.min_items if field.is_repeated else rule.required):
             return None
         made = RESOURCES.get(field.message_type.name, GetMessageClass(field.message_type))()
         if field.message_type.name not in RESOURCES:
@@ -100,8 +122,13 @@ def _value(field: FieldDescriptor, ids: Ids, texts: Mapping[str, str], *, chosen
         if field.name in texts:
             return texts[field.name]
         return "x" * max(1, each.string.min_len) if needed or each.string.min_len else None
-    if field.enum_type is not None and (needed or 0 in each.enum.not_in):
-        return next(value.number for value in field.enum_type.values if value.number)
+    if field.enum_type is not None and (needed or 0 in each.enum.not_in or getattr(each.enum, "in")):
+        allowed = getattr(each.enum, "in")
+        return next(
+            value.number
+            for value in field.enum_type.values
+            if value.number and (not allowed or value.number in allowed)
+        )
     return None
 
 

@@ -10,6 +10,7 @@ import grpc
 
 from libs import clock, jobs
 from libs.caller import Caller, acting_as
+from libs.instants import stamp
 from regulars.customers.v1.addresses_pb2 import Address, CreateAddressRequest
 from regulars.customers.v1.addresses_pb2_grpc import AddressesServiceStub
 from regulars.customers.v1.businesses_pb2 import (
@@ -24,8 +25,13 @@ from regulars.customers.v1.customers_pb2 import CreateCustomerRequest, Customer,
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from regulars.customers.v1.notes_pb2 import CreateNoteRequest, Note
 from regulars.customers.v1.notes_pb2_grpc import NotesServiceStub
+from regulars.customers.v1.orders_pb2 import ORDER_STATUS_PAID, Order, RecordOrderRequest
+from regulars.customers.v1.orders_pb2_grpc import OrdersServiceStub
+from regulars.customers.v1.views_pb2 import CreateViewRequest, SavedView
+from regulars.customers.v1.views_pb2_grpc import ViewsServiceStub
 from regulars.loyalty.v1.loyalty_pb2 import GetMembershipRequest
 from regulars.loyalty.v1.loyalty_pb2_grpc import LoyaltyServiceStub
+from regulars.type.v1.money_pb2 import Money
 from tests.platform import TenantOfTest
 
 FAR = timedelta(days=300)
@@ -95,9 +101,24 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
     note = await tenant.calls(NotesServiceStub, businesses=here).CreateNote(
         CreateNoteRequest(customer_id=made.id, note=Note(text=texts["text"]))
     )
+    order = Order(
+        customer_id=made.id,
+        external_id=f"order {mark}",
+        status=ORDER_STATUS_PAID,
+        placed_at=stamp(clock.now()),
+        currency="USD",
+        total=Money(amount_minor=100, currency="USD"),
+    )
+    recorded = await tenant.calls(OrdersServiceStub, businesses=here).RecordOrder(
+        RecordOrderRequest(order=order)
+    )
+    view = await tenant.calls(ViewsServiceStub, businesses=here).CreateView(
+        CreateViewRequest(view=SavedView(name=f"view {mark}", shared=True))
+    )
     if heard:
         await _joined(tenant, made.id, business.id)
     ids = {"customer": made.id, "business": business.id, "address": address.id, "note": note.id}
+    ids |= {"order": recorded.result.order_id, "view": view.id}
     return World(tenant, ids | await _jobs(tenant, business.id), texts)
 
 
