@@ -21,10 +21,7 @@ MOST_RELEVANT = 200
 # How many candidates one page of a list by columns may open before it ends early.
 MOST_OPENED = 3_000
 _IN_TEXT, _MISTYPED = "text", "mistyped"
-# Below this many candidates of whole words a name is rare, unless it is short; below this many found, slips are
-# looked for.
-FEW_FETCHED = 150
-SHORT = 4
+# Below this many found, slips are looked for.
 FEW_FOUND = 10
 
 Found = dict[UUID, tuple[Level, float, int]]
@@ -103,35 +100,28 @@ async def by_relevance(looking: Looking, size: int) -> Answer:
 
 async def _by_stages(looking: Looking, size: int, found: Found) -> bool:
     """Fills `found` stage by stage; True if there may be more than it holds."""
-
-    async def stage(level: Level) -> tuple[bool, int]:
-        wanted = [looking.tokens(plan) for plan in looking.plans(level)]
-        if not wanted:
-            return False, 0
-        limit = queries.LAST_CANDIDATES if level == Level.TWO_EDITS else queries.CANDIDATES
-        rows = await queries.candidates(looking.tx, looking.scope, wanted, limit)
-        more = len(rows) >= limit
-        return _judge(looking, rows, level, found, min(MOST_RELEVANT, max(5 * size, 50))) or more, len(rows)
-
-    more, fetched = await stage(Level.WORDS)
-    if len(found) >= size:
-        return True
-    if fetched < FEW_FETCHED and len(looking.query.joined) > SHORT:
-        # A rare name: one look for its parts most likely shows all that begins with it as well.
-        parts_more, _ = await stage(Level.INSIDE)
-        if parts_more:
-            await stage(Level.PREFIX)
-        more |= parts_more
-    else:
-        for level in (Level.PREFIX, Level.INSIDE):
-            level_more, _ = await stage(level)
-            more |= level_more
-            if len(found) >= size:
-                return True
+    more = False
+    for level in (Level.WORDS, Level.PREFIX, Level.INSIDE):
+        more |= await _stage(looking, size, found, level, (queries.FIRST_CANDIDATES, queries.CANDIDATES))
+        if len(found) >= size:
+            return True
     if len(found) < min(size, FEW_FOUND):
-        more |= (await stage(Level.ONE_EDIT))[0]
+        more |= await _stage(looking, size, found, Level.ONE_EDIT, (queries.CANDIDATES,))
     if not found:
-        more |= (await stage(Level.TWO_EDITS))[0]
+        more |= await _stage(looking, size, found, Level.TWO_EDITS, (queries.LAST_CANDIDATES,))
+    return more
+
+
+async def _stage(looking: Looking, size: int, found: Found, level: Level, limits: Iterable[int]) -> bool:
+    """Adds those who agree at one level; asks for more candidates while the page has room and there may be some."""
+    wanted = [looking.tokens(plan) for plan in looking.plans(level)]
+    more = False
+    for limit in limits if wanted else ():
+        rows = await queries.candidates(looking.tx, looking.scope, wanted, limit)
+        enough = _judge(looking, rows, level, found, min(MOST_RELEVANT, max(5 * size, 50)))
+        more = enough or len(rows) >= limit
+        if not more or len(found) >= size:
+            break
     return more
 
 

@@ -16,7 +16,9 @@ from services.customers.profiles.queries import PROFILE, first_id_at
 from services.customers.search.ordering import Phase
 from services.customers.search.rules import Plan
 
-# How many candidates one plan gives at most: by relevance, for the last level, and for a list by columns.
+# How many candidates one plan gives at most: by relevance at first, and if they were too few; for the last level;
+# for a list by columns.
+FIRST_CANDIDATES = 200
 CANDIDATES = 600
 LAST_CANDIDATES = 400
 MOST_LISTED = 50_000

@@ -1,7 +1,8 @@
 """RPCs that find customers."""
 
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from libs import caller as callers
-from libs import masking
 from libs.crypto import Kind, live_versions
 from libs.problems import Faults
 from libs.rpc import Context
@@ -34,7 +35,7 @@ class SearchService(SearchServiceServicer):
         position = self.rt.pages.after(request)
         columns = wire.columns(request, faults)
         kinds, hidden = wire.compared(caller)
-        masking.refuse_masked(caller, request.DESCRIPTOR, wire.filtered_fields(request))
+        wire.refuse_masked_filters(caller, request)
         keys = self.rt.keys.for_tenant(caller.tenant())
         with self.rt.audit.reading(*profiles_wire.categories(fields)) as reading:
             async with self.rt.db.read() as tx:
@@ -71,5 +72,5 @@ class SearchService(SearchServiceServicer):
             total_size=answer.total,
             total_estimated=answer.estimated,
             truncated=answer.truncated,
-            not_compared=hidden if request.query.strip() else [],
+            not_compared=FieldMask(paths=hidden) if hidden and request.query.strip() else None,
         )

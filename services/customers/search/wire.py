@@ -10,6 +10,7 @@ from libs import formats, masking
 from libs.caller import Caller
 from libs.formats import Wrong
 from libs.instants import instant
+from libs.masking import FieldsMasked
 from libs.problems import Faults
 from regulars.customers.v1 import customers_pb2
 from regulars.customers.v1 import search_pb2 as pb
@@ -48,9 +49,19 @@ def compared(caller: Caller) -> tuple[frozenset[str], list[str]]:
     return frozenset(kinds), hidden
 
 
-def filtered_fields(request: pb.SearchCustomersRequest) -> list[str]:
-    """The filters that the request gives. The query is none: what of it may not be compared is left out."""
-    return [descriptor.name for descriptor, _ in request.ListFields() if descriptor.name != "query"]
+def refuse_masked_filters(caller: Caller, request: pb.SearchCustomersRequest) -> None:
+    """Raises FieldsMasked if a filter would tell what the caller may not read.
+
+    The query is no filter: what of it may not be compared is left out, and the answer says so.
+    """
+    masked = [
+        descriptor.name
+        for descriptor, _ in request.ListFields()
+        if descriptor.name != "query" and masking.is_masked(descriptor, caller.masks)
+    ]
+    if masked:
+        message = "The caller may not search by fields that it may not read."
+        raise FieldsMasked(message, fields=",".join(sorted(masked)))
 
 
 def columns(request: pb.SearchCustomersRequest, faults: Faults) -> tuple[Column, ...]:
