@@ -2,7 +2,7 @@
 
 A term becomes the number of its bucket, and the bucket a keyed 32-bit token: equal terms give equal tokens, and
 so do a few others, so that counting tokens tells little about terms. What a search finds by tokens are candidates,
-to be compared with the text itself. Source: decision 0003.
+to be compared with the text itself. Source: decision 0012.
 """
 
 import hmac

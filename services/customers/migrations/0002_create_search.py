@@ -89,7 +89,7 @@ $$
 """
 
 # The conditions on tokens are no leakproof operators, so below a policy no index would serve them: the function
-# is its owner's and does by itself what the policies do. It answers with ids alone. Decision 0003 has the reasons
+# is its owner's and does by itself what the policies do. It answers with ids alone. Decision 0012 has the reasons
 # for the settings, each of which cures a plan that was a hundred times slower; `rows` is low on purpose, so that who
 # joins the candidates looks each of them up.
 CANDIDATES = """
