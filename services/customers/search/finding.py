@@ -1,5 +1,6 @@
 """Searches from end to end: stage after stage by relevance, or page after page by columns."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -24,7 +25,7 @@ _IN_TEXT, _MISTYPED = "text", "mistyped"
 # Below this many found, slips are looked for.
 FEW_FOUND = 10
 
-Found = dict[UUID, tuple[Level, float, int]]
+Found = dict[UUID, tuple[Level, int, float, int]]
 """Whom a search found, with what they are ranked by: the least first."""
 
 
@@ -76,6 +77,8 @@ class Answer:
 async def by_relevance(looking: Looking, size: int) -> Answer:
     """The best `size` customers: those of a better stage first, then by similarity, then the newest.
 
+    Of those with a slip, the first of each spelling comes before the second of any.
+
     Stops as soon as the page is full. Mistyped names are looked for where fewer than ten were found, and names
     with two slips where nobody was.
     """
@@ -83,15 +86,16 @@ async def by_relevance(looking: Looking, size: int) -> Answer:
     answer = Answer()
     contacts = _contacts(looking)
     exact = await _by_contact(looking, contacts)
-    if rules.EXTERNAL_ID in looking.compared and rules.looks_like_an_id(looking.query.text):
+    by_id = rules.EXTERNAL_ID in looking.compared and rules.looks_like_an_id(looking.query.text)
+    if by_id and not (exact and contacts):
         exact += await _by_external_id(looking)
     for customer_id in exact:
-        found[customer_id] = (Level.EXACT, 0.0, -customer_id.int)
+        found[customer_id] = (Level.EXACT, 0, 0.0, -customer_id.int)
     if not (found and contacts):
         answer.truncated = await _by_stages(looking, size, found)
-    if not found and not contacts and rules.EXTERNAL_ID in looking.compared:
+    if not found and not by_id and rules.EXTERNAL_ID in looking.compared:
         for customer_id in await _by_external_id(looking):
-            found[customer_id] = (Level.EXACT, 0.0, -customer_id.int)
+            found[customer_id] = (Level.EXACT, 0, 0.0, -customer_id.int)
     ranked = sorted(found, key=lambda customer_id: found[customer_id])
     answer.truncated |= len(ranked) > size
     answer.ids, answer.total, answer.estimated = ranked[:size], len(ranked), answer.truncated
@@ -129,6 +133,7 @@ def _judge(looking: Looking, rows: Iterable[Any], level: Level, found: Found, en
     """Opens candidates and keeps those that agree; True if it stopped with `enough` of them."""
     query, compared, keys, reading = looking.query, looking.compared, looking.keys, looking.reading
     most = len(found) + enough
+    spellings: Counter[tuple[str, ...]] = Counter()
     for row in rows:
         if row[0] in found:
             continue
@@ -137,7 +142,10 @@ def _judge(looking: Looking, rows: Iterable[Any], level: Level, found: Found, en
         person = rules.person_of(queries.opened(row, keys, reading), compared)
         agrees = rules.level_of(query, person, level)
         if agrees is not None:
-            found[row[0]] = (agrees, -rules.similarity(query, person), -row[0].int)
+            # Which name was meant is not known: the first of each comes before the second of any.
+            meant = rules.meant(query, person) if agrees >= Level.ONE_EDIT else ()
+            found[row[0]] = (agrees, spellings[meant], -rules.similarity(query, person), -row[0].int)
+            spellings[meant] += agrees >= Level.ONE_EDIT
     return False
 
 

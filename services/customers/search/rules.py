@@ -337,6 +337,13 @@ def _word_level(word: str, person: Person, worst: int) -> int:
     return Level.TWO_EDITS if edits == 2 and len(word) > LEAST_TYPO else _NOT_AT_ALL
 
 
+def meant(query: Query, person: Person) -> tuple[str, ...]:
+    """The words of the name that the words of a query are nearest to."""
+    return tuple(
+        min(person.names, key=lambda name: OSA.distance(word, name), default="") for word in query.words
+    )
+
+
 def similarity(query: Query, person: Person) -> float:
     """How much of the customer the query says, 0 to 100: words in any order, the whole name best."""
     best: float = fuzz.token_sort_ratio(query.joined, " ".join(person.names)) if person.names else 0.0
