@@ -95,7 +95,7 @@ async def scans(tx: Any) -> Counter[str]:
                or oid in (select indexrelid from pg_index where indrelid = 'customer_search'::regclass)
         """)
     )
-    return Counter({name: scans for name, scans in counted})
+    return Counter({str(name): int(times) for name, times in counted})
 
 
 QUERIES = [
