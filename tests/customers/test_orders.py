@@ -3,6 +3,7 @@
 import grpc
 from sqlalchemy import text
 
+from libs import clock
 from libs.caller import Caller, acting_as
 from regulars.customers.v1 import businesses_pb2
 from regulars.customers.v1 import customers_pb2 as customers
@@ -11,6 +12,7 @@ from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceStub
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from tests.customers.purchases import (
     DAY,
+    NOON,
     calls,
     differences,
     get,
@@ -243,6 +245,48 @@ async def test_a_steady_customer_is_loyal(shop: Shop) -> None:
     got = await shop.customers.GetCustomer(customers.GetCustomerRequest(id=erratic[0].customer_id))
     assert got.lifecycle_stage == customers.LIFECYCLE_STAGE_REPEAT
     assert not await differences(shop)
+
+
+async def test_an_order_is_activity_from_when_it_was_placed(shop: Shop) -> None:
+    known = await shop.create(email="ann@example.com")
+
+    async def active() -> int:
+        got = await shop.customers.GetCustomer(customers.GetCustomerRequest(id=known.id))
+        assert got.etag == known.etag
+        return got.last_active_at.seconds if got.HasField("last_active_at") else 0
+
+    assert await active() == 0
+    await record(shop, refund("1", 100))
+    assert await active() == 0
+    pending = order(pb.ORDER_STATUS_PENDING, external_id="1", revision=2, day=5, customer_id=known.id)
+    await record(shop, pending, order(day=3, customer_id=known.id))
+    assert await active() == NOON + 5 * DAY
+    await record(shop, order(day=4, customer_id=known.id), refund("1", 300))
+    assert await active() == NOON + 5 * DAY
+    pending.revision, pending.placed_at.seconds = 3, NOON + 6 * DAY
+    await record(shop, pending)
+    assert await active() == NOON + 6 * DAY
+    pending.revision, pending.placed_at.seconds = 1, NOON + 7 * DAY
+    (late,) = await record(shop, pending)
+    assert (late.outcome, await active()) == (STALE, NOON + 6 * DAY)
+    tomorrow = order(customer_id=known.id)
+    tomorrow.placed_at.FromSeconds(int(clock.now().timestamp()) + DAY - 60)
+    await record(shop, tomorrow)
+    assert abs(await active() - clock.now().timestamp()) < 60
+
+
+async def test_a_guests_order_is_their_first_activity(shop: Shop) -> None:
+    (result,) = await record(shop, order(email="new@example.com", day=1))
+    got = await shop.customers.GetCustomer(customers.GetCustomerRequest(id=result.customer_id))
+    assert got.last_active_at.seconds == NOON + DAY
+
+
+async def test_an_order_is_activity_at_its_own_business_alone(shop: Shop, other_shop: Shop) -> None:
+    known = await other_shop.create(email="ann@example.com")
+    await record(shop, order(email="ann@example.com"))
+    for where, active in ((shop, True), (other_shop, False)):
+        got = await where.customers.GetCustomer(customers.GetCustomerRequest(id=known.id))
+        assert got.HasField("last_active_at") == active
 
 
 async def test_a_visit_is_a_day_of_the_business(tenant: TenantOfTest) -> None:

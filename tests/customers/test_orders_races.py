@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections import Counter
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +11,19 @@ from hypothesis import strategies as st
 
 from regulars.customers.v1 import customers_pb2 as customers
 from regulars.customers.v1 import orders_pb2 as pb
-from tests.customers.purchases import calls, differences, get, item, metrics_of, order, record, refund
+from tests.customers import visits
+from tests.customers.purchases import (
+    DAY,
+    NOON,
+    calls,
+    differences,
+    get,
+    item,
+    metrics_of,
+    order,
+    record,
+    refund,
+)
 from tests.customers.shop import Shop
 
 CREATED, UPDATED, STALE = pb.RECORD_OUTCOME_CREATED, pb.RECORD_OUTCOME_UPDATED, pb.RECORD_OUTCOME_STALE
@@ -72,6 +85,28 @@ async def test_batches_that_cross_do_not_lock_each_other_out(shop: Shop) -> None
     assert outcomes == {CREATED: 200, pb.RECORD_OUTCOME_UNCHANGED: 1000}
     listed = await calls(shop).ListOrders(pb.ListOrdersRequest(page_size=1000))
     assert len({each.customer_id for each in listed.orders}) == 20
+    assert not await differences(shop)
+
+
+async def test_orders_and_activities_of_the_same_people_at_once(shop: Shop) -> None:
+    """Both move the last activity: neither waits for the other in a circle, and the latest holds."""
+    people = [(await shop.create()).id for _ in range(8)]
+
+    async def buy(turn: int) -> None:
+        mine = random.Random(turn).sample(people, len(people))
+        results = await record(shop, *(order(customer_id=each, day=2 * turn) for each in mine))
+        assert {result.outcome for result in results} == {CREATED}
+
+    async def look(turn: int) -> None:
+        mine = random.Random(-turn).sample(people, len(people))
+        at = datetime.fromtimestamp(NOON + (2 * turn + 1) * DAY, UTC)
+        answer = await visits.record(shop, [visits.item(each, at) for each in mine])
+        assert answer.recorded == len(people)
+
+    await asyncio.gather(*(act(turn) for turn in range(10) for act in (buy, look)))
+    for each in people:
+        got = await shop.customers.GetCustomer(customers.GetCustomerRequest(id=each))
+        assert got.last_active_at.seconds == NOON + 19 * DAY
     assert not await differences(shop)
 
 

@@ -41,13 +41,25 @@ _DROP_FAVOURITES = text("""
           from jsonb_to_recordset(cast(:rows as jsonb)) as f (customer_id uuid, kind text, name text))
 """)
 
-# The stage is that of `rules.lifecycle_stage`, in whole numbers.
+# The stage is that of `rules.lifecycle_stage`, in whole numbers. Last activity moves forward in the same statement;
+# activities move it too, so the memberships are locked in the order in which those lock them.
 _METRICS = text("""
     with gain as (
         select * from jsonb_to_recordset(cast(:rows as jsonb))
             as g (customer_id uuid, recorded int, completed int, cancelled int, refunded int,
                   spent_minor bigint, refunded_minor bigint, items bigint,
-                  first timestamptz, last timestamptz, moved boolean)
+                  first timestamptz, last timestamptz, moved boolean, seen timestamptz)
+    ), active as (
+        update memberships m set last_active_at = lively.at
+        from (
+            select m.customer_id, least(g.seen, :now) as at
+            from gain g join memberships m
+              on m.tenant_id = :tenant and m.business_id = :business and m.customer_id = g.customer_id
+            where m.last_active_at is null or m.last_active_at < least(g.seen, :now)
+            order by m.customer_id
+            for no key update of m
+        ) lively
+        where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = lively.customer_id
     ), sums as (
         select g.customer_id,
                coalesce(m.orders_recorded, 0) + g.recorded as recorded,
@@ -109,7 +121,7 @@ _METRICS = text("""
 
 
 async def write(tx: Tx, business_id: UUID, tally: Tally) -> None:
-    """Adds a tally to the metrics of its customers, whose rows the transaction holds."""
+    """Adds a tally to the metrics of its customers, whose rows the transaction holds; moves their last activity."""
     days: list[dict[str, Any]] = [
         {"customer_id": customer_id, "day": day, "orders": orders, "spent_minor": minor}
         for (customer_id, day), (orders, minor) in sorted(tally.days.items())

@@ -222,7 +222,8 @@ def share(order: Order | None) -> Share:
 class Tally:
     """Sums what the metrics of customers gain and lose by changes of their orders.
 
-    `customers` also have the first and last instants among their changed orders, and whether one moved away.
+    `customers` also have the first and last instants among their changed orders, whether one moved away, and when
+    the latest of all was placed.
     """
 
     COUNTED = ("recorded", "completed", "cancelled", "refunded", "spent_minor", "refunded_minor", "items")
@@ -236,11 +237,15 @@ class Tally:
         """Takes in one order's change."""
         customer_id = after.customer_id
         old, new = share(before), share(after)
-        if customer_id is None or old == new:
+        placed_at = after.told.placed_at
+        later = before is None or before.told.placed_at < placed_at
+        if customer_id is None or (old == new and not later):
             return
         sums = self.customers.setdefault(
-            customer_id, dict.fromkeys(self.COUNTED, 0) | {"first": None, "last": None, "moved": False}
+            customer_id,
+            dict.fromkeys(self.COUNTED, 0) | {"first": None, "last": None, "moved": False, "seen": placed_at},
         )
+        sums["seen"] = max(sums["seen"], placed_at)
         for name in self.COUNTED:
             sums[name] += getattr(new, name) - getattr(old, name)
         # What was the first or the last may be so no more: then both are looked for anew.
