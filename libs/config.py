@@ -83,6 +83,7 @@ class Settings:
     master_key: str = secret()
     keystore: Path = field(default=Path(), metadata={"under_home": "keystore"})
     spool: Path = field(default=Path(), metadata={"under_home": "spool"})
+    objects: str = matching(r"((file|s3|gs|az)://.+)?", "")  # empty: a directory in the home directory
     # A key that nothing needs any more is kept this long, for calls that still have it in hand: longer than any takes.
     key_grace_seconds: float = within(0, 86_400, 60)
 
@@ -118,6 +119,10 @@ class Settings:
     def metrics_port_of(self, service: str) -> int:
         """The port of a service's /metrics, /healthz and /readyz."""
         return _port(self.metrics_ports, self.metrics_port, service)
+
+    def objects_url(self) -> str:
+        """Where sealed files are stored: file:///path, or a cloud's bucket and path."""
+        return self.objects or (self.home / "objects").absolute().as_uri()
 
     def address_of(self, service: str) -> str:
         """`host:port` where a service answers gRPC."""

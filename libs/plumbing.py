@@ -1,4 +1,4 @@
-"""The tables that every service's schema has beside its own: events in and out, jobs, timers, tenants.
+"""The tables that every service's schema has beside its own: events in and out, jobs, timers, tenants, files.
 
 `libs/migrations` makes them; the names of their constraints are part of the error contract.
 """
@@ -179,4 +179,25 @@ tenants = Table(
     Column("slug", Text, nullable=False),
     _instant("closed_at", nullable=True),
     PrimaryKeyConstraint("tenant_id", name="tenants_pkey"),
+)
+
+# Files in the object storage, each sealed under a key of its own (libs/sealed_files).
+files = Table(
+    "files",
+    metadata,
+    _tenant(),
+    Column("file_id", Uuid, nullable=False),
+    Column("key_id", Uuid, nullable=False),
+    Column("purpose", Text, nullable=False),
+    Column("size", BigInteger, nullable=False),  # of the content, in bytes
+    Column("digest", LargeBinary, nullable=False),  # keyed hash of the content
+    _instant("created_at"),
+    _instant("expires_at"),
+    _instant("destroyed_at", nullable=True),
+    PrimaryKeyConstraint("tenant_id", "file_id", name="files_pkey"),
+    CheckConstraint("size >= 0", name="files_size_check"),
+    Index(
+        "files_digest_idx", "tenant_id", "purpose", "digest", postgresql_where=text("destroyed_at is null")
+    ),
+    Index("files_expires_at_idx", "expires_at", postgresql_where=text("destroyed_at is null")),
 )

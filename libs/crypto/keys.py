@@ -89,19 +89,28 @@ class TenantKeys:
     ) -> tuple[SubjectKeyRow, DataKey]:
         """A new data key for a person, and the row that the caller inserts in the transaction of `live`."""
         key_id, secret = new_id(), urandom(DATA_KEY_BYTES)
+        return self.row_of_key(live, subject_id, key_id, secret, now), DataKey(key_id, secret)
+
+    def row_of_key(
+        self, live: LiveVersions, subject_id: UUID, key_id: UUID, secret: bytes, now: datetime
+    ) -> SubjectKeyRow:
+        """The row of a data key that was in use before the transaction of `live` began, as a file's is."""
         wrapped = subject_keys.wrap(self._kek(live.epoch), self.tenant_id, key_id, secret)
-        row = SubjectKeyRow(self.tenant_id, key_id, subject_id, live.epoch, wrapped, now)
-        return row, DataKey(key_id, secret)
+        return SubjectKeyRow(self.tenant_id, key_id, subject_id, live.epoch, wrapped, now)
 
     def unwrap(self, key_id: UUID, epoch: int, wrapped: bytes | None) -> DataKey:
         """The data key of a row of `subject_keys`.
 
         Raises KeyDestroyed for a destroyed key (None) or epoch, KeyMissing, SealBroken.
         """
+        return DataKey(key_id, self.unwrapped(key_id, epoch, wrapped))
+
+    def unwrapped(self, key_id: UUID, epoch: int, wrapped: bytes | None) -> bytes:
+        """The secret of a data key, for what seals more than values of rows. Raises as `unwrap` does."""
         if wrapped is None:
             raise KeyDestroyed(f"Data key {key_id} was destroyed.")
         kek = self._keks.get(epoch) or self._kek(epoch)
-        return DataKey(key_id, subject_keys.unwrap(kek, self.tenant_id, key_id, wrapped))
+        return subject_keys.unwrap(kek, self.tenant_id, key_id, wrapped)
 
     def rewrap(self, key_id: UUID, wrapped: bytes, old: int, new: int) -> bytes:
         """The same data key under another epoch."""

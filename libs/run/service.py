@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, Protocol
 
 import psycopg
@@ -29,6 +30,7 @@ from libs.db import Database
 from libs.ingest import Door, Ingested
 from libs.internal_keys import InternalIssuer
 from libs.jobs import JobRunner, Run
+from libs.objects import Objects
 from libs.pages import PageTokens
 from libs.probes import Probes, Readiness
 from libs.relay import Relay
@@ -36,6 +38,7 @@ from libs.roles import Roles, RolesError
 from libs.run.loops import Loop, supervised
 from libs.run.tenancy import MAKES_TENANTS, TENANT_CREATED, asks
 from libs.run.watch import Watch
+from libs.sealed_files import Files
 from libs.server import Registered, Server
 from libs.status import Constraints
 from libs.tenants import Tenants
@@ -62,6 +65,7 @@ class Runtime:
     redis: "Redis | None"
     tenants: Tenants
     pages: PageTokens
+    files: Files
     readiness: Readiness
     port: int = 0
     metrics_port: int = 0
@@ -205,6 +209,7 @@ def _runtime(service: Service, settings: Settings, readiness: Readiness, stack: 
         redis=redis,
         tenants=Tenants(db, None if name == MAKES_TENANTS else asks(clients, db, keys)),
         pages=PageTokens(lambda tenant_id: keys.for_tenant(tenant_id).page_token_key),
+        files=Files(name, db, keys, Objects.of(settings), settings.prefix),
         readiness=readiness,
     )
 
@@ -218,8 +223,12 @@ def _loops(service: Service, rt: Runtime) -> dict[str, Loop]:
         "relay": Relay(rt.db, rt.nats, name, prefix=prefix),
         "consumer": Consumer(rt.db, rt.nats, name, handlers, rt, prefix=prefix),
         "jobs": JobRunner(rt.db, name, service.jobs, rt),
-        "timers": Timers(rt.db, name, [*cleaning(rt.db), *service.periodic], rt),
+        "timers": Timers(rt.db, name, [*cleaning(rt.db), *_files(rt), *service.periodic], rt),
     }
+
+
+def _files(rt: Runtime) -> list[Periodic]:
+    return [Periodic("clean files", timedelta(hours=1), lambda _: rt.files.clean())]
 
 
 def _url(settings: Settings, name: str, role: dsn.Role) -> str:
