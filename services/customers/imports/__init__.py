@@ -1,0 +1,1 @@
+"""Imports: customers and orders from a file."""
