@@ -5,7 +5,14 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from services.customers.imports.reading.faults import FileEmpty, FileNotReadable, FileTooWide
-from services.customers.imports.reading.layout import MAX_COLUMNS, BadCell, Layout, Record, RecordFault, distinct
+from services.customers.imports.reading.layout import (
+    MAX_COLUMNS,
+    BadCell,
+    Layout,
+    Record,
+    RecordFault,
+    distinct,
+)
 from services.customers.imports.reading.text import MAX_LINE, Lines, Text, has_bad
 
 MAX_ROW_LINES = 1_000  # of a row whose quoted cells hold line ends
@@ -16,7 +23,9 @@ REREAD = 4_000_000
 SHOWN = 1_000  # characters of a line that cannot be read
 
 _QUOTES = RecordFault("ROW_QUOTES", "every quote that opens must close before a separator or the line's end")
-_TOO_LONG = RecordFault("ROW_TOO_LONG", f"a row may have at most {MAX_ROW:,} characters in {MAX_ROW_LINES:,} lines")
+_TOO_LONG = RecordFault(
+    "ROW_TOO_LONG", f"a row may have at most {MAX_ROW:,} characters in {MAX_ROW_LINES:,} lines"
+)
 _TOO_MANY = "must have no more cells than the file has columns"
 
 
@@ -63,12 +72,16 @@ def _reader(feed: _Feed, layout: Layout) -> Any:
     return csv.reader(feed, delimiter=layout.delimiter, strict=True, **how)
 
 
-def rows(file: BinaryIO, layout: Layout, skip: int = 0) -> Iterator[tuple[int, list[str], RecordFault | None]]:
+def rows(
+    file: BinaryIO, layout: Layout, skip: int = 0
+) -> Iterator[tuple[int, list[str], RecordFault | None]]:
     """Every row after the row `skip` that is not blank, with its number from 1 on; cells as they come."""
     yield from rows_of(Lines(Text(file, layout.encoding)), layout, skip)
 
 
-def rows_of(lines: Lines, layout: Layout, skip: int = 0) -> Iterator[tuple[int, list[str], RecordFault | None]]:
+def rows_of(
+    lines: Lines, layout: Layout, skip: int = 0
+) -> Iterator[tuple[int, list[str], RecordFault | None]]:
     """As `rows`, of lines."""
     text, row = lines.text, 0
     first = next(lines, "")
@@ -130,7 +143,7 @@ def records(file: BinaryIO, layout: Layout, skip: int = 0) -> Iterator[Record]:
             continue
         if len(cells) != width:
             if len(cells) > width and any(cells[width:]):
-                yield Record(row, cells[: MAX_COLUMNS], RecordFault("ROW_TOO_MANY_CELLS", _TOO_MANY))
+                yield Record(row, cells[:MAX_COLUMNS], RecordFault("ROW_TOO_MANY_CELLS", _TOO_MANY))
                 continue
             cells = cells[:width] + [""] * (width - len(cells))
         if any(cells) or any(type(cell) is BadCell for cell in cells):

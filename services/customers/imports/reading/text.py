@@ -15,9 +15,42 @@ BAD = "\udcff"  # stands for bytes that are no text; a lone surrogate comes from
 # By the names that people see and set. Each decodes strictly to text, and none runs anything.
 ENCODINGS = (
     *("utf-8", "utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"),
-    *("cp1252", "latin-1", "iso8859-15", "cp1250", "cp1251", "cp1253", "cp1254", "cp1255", "cp1256", "cp1257"),
-    *("iso8859-2", "iso8859-5", "iso8859-7", "iso8859-9", "koi8-r", "koi8-u", "cp437", "cp850", "cp852", "cp866"),
-    *("mac_roman", "cp932", "shift_jis", "euc_jp", "iso2022_jp", "gb18030", "big5", "euc_kr", "cp949", "ascii"),
+    *(
+        "cp1252",
+        "latin-1",
+        "iso8859-15",
+        "cp1250",
+        "cp1251",
+        "cp1253",
+        "cp1254",
+        "cp1255",
+        "cp1256",
+        "cp1257",
+    ),
+    *(
+        "iso8859-2",
+        "iso8859-5",
+        "iso8859-7",
+        "iso8859-9",
+        "koi8-r",
+        "koi8-u",
+        "cp437",
+        "cp850",
+        "cp852",
+        "cp866",
+    ),
+    *(
+        "mac_roman",
+        "cp932",
+        "shift_jis",
+        "euc_jp",
+        "iso2022_jp",
+        "gb18030",
+        "big5",
+        "euc_kr",
+        "cp949",
+        "ascii",
+    ),
 )
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n)")
 
