@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from datetime import date
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from zoneinfo import available_timezones
 
@@ -30,13 +30,31 @@ def line(text: str) -> str:
     return cleaned
 
 
+# E-mails of letters that need no normalising. Whether the domain may be one is asked once for each domain.
+_PLAIN_EMAIL = re.compile(r"([\w+-]+(?:\.[\w+-]+)*)@([a-z\d-]+(?:\.[a-z\d-]+)+)", re.ASCII)
+_LONGEST_LOCAL, _LONGEST_EMAIL = 64, 254
+
+
 def email(text: str) -> str:
     """The form in which e-mails are compared: NFC, lower case, domain in IDNA ASCII. Raises Wrong."""
+    lower = text.strip().lower()
+    plain = _PLAIN_EMAIL.fullmatch(lower)
+    if plain and len(lower) <= _LONGEST_EMAIL and len(plain[1]) <= _LONGEST_LOCAL and _is_plain_domain(plain[2]):
+        return lower
     try:
         parts = validate_email(unicodedata.normalize("NFC", text.strip()), check_deliverability=False)
     except EmailNotValidError:
         raise Wrong("must be an e-mail address (name@example.com)") from None
     return f"{parts.local_part.lower()}@{(parts.ascii_domain or parts.domain).lower()}"
+
+
+@lru_cache(20_000)
+def _is_plain_domain(domain: str) -> bool:
+    """True for domains that are in their own compared form."""
+    try:
+        return validate_email(f"x@{domain}", check_deliverability=False).ascii_domain == domain
+    except EmailNotValidError:
+        return False
 
 
 def phone(text: str, country: str) -> str:

@@ -113,14 +113,14 @@ def _new_view(
         "key": key_row.key_id,
         "epoch": key_row.epoch,
         "wrapped": key_row.wrapped,
-        "profile": _seal_profile(keys, key, customer_id, profile),
+        "profile": sealed_profile(keys, key, customer_id, profile),
         "email_verified": written.email_verified,
         "phone_verified": written.phone_verified,
         "status": standing.status,
         "type": standing.type,
         "tags": list(standing.tags),
         "attributes": orjson.dumps(standing.attributes).decode(),
-        "sealed": _seal_standing(keys, key, business.business_id, customer_id, standing),
+        "sealed": sealed_standing(keys, key, business.business_id, customer_id, standing),
         "source": standing.sources[0].name if standing.sources else "manual",
         "search_versions": [each["version"] for each in search],
         "search_tokens": ["{" + ",".join(map(str, each["tokens"])) + "}" for each in search],
@@ -167,7 +167,7 @@ async def update_customer(tx: Tx, keys: TenantKeys, before: View, written: Writt
         raise CustomerDeleted
     profile, standing = written.profile, written.standing
     _need_contact(profile, standing)
-    changed = _changed_fields(before, written)
+    changed = changed_fields(before, written)
     if not changed:
         return before
     assert before.key is not None
@@ -177,7 +177,7 @@ async def update_customer(tx: Tx, keys: TenantKeys, before: View, written: Writt
         "phone_verified": written.phone_verified,
     }
     if profile != before.profile:
-        values["profile"] = _seal_profile(keys, before.key, before.customer_id, profile)
+        values["profile"] = sealed_profile(keys, before.key, before.customer_id, profile)
     if standing != before.standing:
         await _write_standing(tx, keys, before.key, before, standing)
     return await touch(
@@ -228,7 +228,7 @@ def _need_contact(profile: Profile, standing: Standing) -> None:
         faults.refuse()
 
 
-def _changed_fields(before: View, written: Written) -> list[str]:
+def changed_fields(before: View, written: Written) -> list[str]:
     """Names of the customer's fields that differ after the change."""
     changed = [
         name for name in Profile.__slots__ if getattr(before.profile, name) != getattr(written.profile, name)
@@ -245,13 +245,15 @@ def _changed_fields(before: View, written: Written) -> list[str]:
     return changed
 
 
-def _seal_profile(keys: TenantKeys, key: DataKey, customer_id: UUID, profile: Profile) -> bytes:
+def sealed_profile(keys: TenantKeys, key: DataKey, customer_id: UUID, profile: Profile) -> bytes:
+    """The profile as `customers` keeps it."""
     return keys.seal(key, PROFILE, customer_id, orjson.dumps(profile.known()))
 
 
-def _seal_standing(
+def sealed_standing(
     keys: TenantKeys, key: DataKey, business_id: UUID, customer_id: UUID, standing: Standing
 ) -> bytes | None:
+    """The sealed part of a standing as `memberships` keeps it; None if there is none."""
     if not (standing.personal or standing.sources):
         return None
     sources = [(source.name, source.external_id, source.synced_at) for source in standing.sources]
@@ -268,7 +270,7 @@ async def _write_standing(tx: Tx, keys: TenantKeys, key: DataKey, view: View, st
             type=standing.type,
             tags=list(standing.tags),
             attributes=dict(standing.attributes),
-            sealed=_seal_standing(keys, key, view.business_id, view.customer_id, standing),
+            sealed=sealed_standing(keys, key, view.business_id, view.customer_id, standing),
         )
     )
 
