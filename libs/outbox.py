@@ -1,6 +1,11 @@
-"""Events leave in the transaction that made them true: `emit` writes a row, the relay publishes it."""
+"""Events leave in the transaction that made them true: `emit` writes a row, the relay publishes it.
 
-from collections.abc import Sequence
+There are two lanes: what happens now, and what comes in bulk (imports), which waits for the other.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -10,13 +15,16 @@ from google.protobuf.message import Message
 from psycopg.types.json import Jsonb
 from sqlalchemy import insert, text
 
-from libs import envelope
+from libs import arrays, envelope
 from libs.caller import Caller
 from libs.db import Tx
 from libs.ids import new_id
 from libs.pipeline import Query, Step
 from libs.plumbing import outbox
 from libs.wakeups import bell
+
+LIVE, BULK = 0, 1
+_lane: ContextVar[int] = ContextVar("outbox_lane", default=LIVE)
 
 # NATS refuses messages above 1 MiB, and the relay could never get rid of one.
 MAX_BODY = 900_000
@@ -26,12 +34,35 @@ _POST = Query(insert(outbox))
 # One value holds all rows: a value for each column of each row costs twice as much with a thousand of them.
 _POST_ALL = Query(
     text("""
-    insert into outbox (tenant_id, id, subject, headers, body, created_at)
-    select told.tenant_id, told.id, told.subject, told.headers, decode(told.body, 'hex'), told.created_at
+    insert into outbox (tenant_id, id, subject, headers, body, created_at, lane)
+    select told.tenant_id, told.id, told.subject, told.headers, decode(told.body, 'hex'), told.created_at, told.lane
     from json_to_recordset(cast(:told as json))
-        as told (tenant_id uuid, id uuid, subject text, headers jsonb, body text, created_at timestamptz)
+        as told (tenant_id uuid, id uuid, subject text, headers jsonb, body text, created_at timestamptz, lane smallint)
 """)
 )
+# Events of one type that differ by their aggregates alone: what they share is told once.
+_POST_ALIKE = Query(
+    text("""
+    insert into outbox (tenant_id, id, subject, headers, body, created_at, lane)
+    select :tenant, told.id, :subject,
+           cast(:headers as jsonb) || jsonb_build_object(
+               'ce-id', told.id, 'ce-subject', told.aggregate_id, 'aggregateversion', told.version::text
+           ),
+           told.body, :now, :lane
+    from unnest(:ids, :aggregates, :versions, :bodies) as told (id, aggregate_id, version, body)
+    where told.aggregate_id <> all (:without)
+""")
+)
+
+
+@contextmanager
+def in_bulk() -> Iterator[None]:
+    """Puts what is emitted in the block on the second lane: it goes out when no other event waits."""
+    token = _lane.set(BULK)
+    try:
+        yield
+    finally:
+        _lane.reset(token)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +116,47 @@ def posting(tx: Tx, facts: Sequence[Fact]) -> tuple[list[UUID], Step]:
     return ids, (_POST_ALL, {"told": orjson.dumps(rows, default=bytes.hex).decode()})
 
 
+def posting_alike(
+    tx: Tx,
+    like: Message,
+    aggregates: Sequence[UUID],
+    bodies: Sequence[bytes],
+    versions: Sequence[int] | None = None,
+    *,
+    business_id: UUID | None = None,
+    without: Sequence[UUID] = (),
+) -> Step:
+    """The statement that publishes many events of the type of `like`, each about an aggregate of its own.
+
+    `bodies` are the messages as they are sent; `versions` are 1 if they are left out. Aggregates in `without` are
+    passed over.
+    """
+    caller, some = tx.caller, UUID(int=0)
+    letter = envelope.write(
+        like,
+        event_id=some,
+        at=tx.now,
+        caller=caller,
+        aggregate_id=some,
+        version=1,
+        business_id=business_id,
+        cause=caller.request_id or None,
+    )
+    tx.after_commit(bell(f"outbox.{envelope.source_of(like, caller)}").ring)
+    return _POST_ALIKE, {
+        "tenant": caller.tenant(),
+        "subject": letter.subject,
+        "headers": orjson.dumps(letter.headers).decode(),
+        "now": tx.now,
+        "lane": _lane.get(),
+        "ids": arrays.uuids([new_id() for _ in aggregates]),
+        "aggregates": arrays.uuids(aggregates),
+        "versions": arrays.longs(versions if versions is not None else [1] * len(aggregates)),
+        "bodies": arrays.octets(bodies),
+        "without": arrays.uuids(without),
+    }
+
+
 def _row(tx: Tx, fact: Fact, caller: Caller) -> dict[str, Any]:
     event_id = new_id()
     letter = envelope.write(
@@ -108,4 +180,5 @@ def _row(tx: Tx, fact: Fact, caller: Caller) -> dict[str, Any]:
         "headers": dict(letter.headers),
         "body": letter.body,
         "created_at": tx.now,
+        "lane": _lane.get(),
     }

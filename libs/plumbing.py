@@ -15,6 +15,7 @@ from sqlalchemy import (
     LargeBinary,
     MetaData,
     PrimaryKeyConstraint,
+    SmallInteger,
     Table,
     Text,
     Uuid,
@@ -45,8 +46,9 @@ outbox = Table(
     Column("headers", JSONB, nullable=False),
     Column("body", LargeBinary, nullable=False),
     _instant("created_at"),
+    Column("lane", SmallInteger, nullable=False, server_default=text("0")),  # see libs/outbox
     PrimaryKeyConstraint("tenant_id", "id", name="outbox_pkey"),
-    Index("outbox_id_idx", "id"),
+    Index("outbox_lane_id_idx", "lane", "id"),
 )
 
 inbox = Table(

@@ -11,7 +11,7 @@ from nats.errors import ConnectionReconnectingError, Error, MaxPayloadError
 from nats.js.api import PubAck
 from nats.js.errors import NoStreamResponseError
 from prometheus_client import Counter, Gauge
-from sqlalchemy import ARRAY, Row, Uuid, any_, bindparam, delete, select
+from sqlalchemy import ARRAY, Row, Uuid, bindparam, select, text
 
 from libs import clock, outages, stream
 from libs.db import Database
@@ -34,10 +34,13 @@ _READ = (
         outbox.c.body,
         outbox.c.created_at,
     )
-    .order_by(outbox.c.id)
+    .order_by(outbox.c.lane, outbox.c.id)
     .limit(bindparam("batch"))
 )
-_DELETE = delete(outbox).where(outbox.c.id == any_(bindparam("ids", type_=ARRAY(Uuid))))
+_DELETE = text("""
+    delete from outbox o using unnest(:tenants, :ids) as sent (tenant_id, id)
+    where o.tenant_id = sent.tenant_id and o.id = sent.id
+""").bindparams(bindparam("tenants", type_=ARRAY(Uuid)), bindparam("ids", type_=ARRAY(Uuid)))
 
 STANDBY_SECONDS = 1.0
 ACK_SECONDS = 5.0
@@ -48,7 +51,8 @@ class Relay:
     """Takes events from the outbox to the stream.
 
     Each row is published under its id and deleted after the stream's acknowledgement. It reads the oldest
-    rows that are there, never from a cursor: rows do not become visible in the order of their ids. Whatever
+    rows that are there, those of the first lane first, never from a cursor: rows do not become visible in the
+    order of their ids. Whatever
     dies in between, an event is published again; consumers know it by its id. `error` is None while all goes
     well.
     """
@@ -114,7 +118,8 @@ class Relay:
         sent, error = await self._publish(rows)
         if sent:
             async with self._db.worker() as tx:
-                await tx.execute(_DELETE, {"ids": sent})
+                tenant_of = {row.id: row.tenant_id for row in rows}
+                await tx.execute(_DELETE, {"tenants": [tenant_of[each] for each in sent], "ids": sent})
             PUBLISHED.labels(self._service).inc(len(sent))
         if isinstance(error, NoStreamResponseError):
             await stream.ensure_stream(self._js, self._prefix)
