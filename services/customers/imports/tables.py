@@ -25,7 +25,7 @@ COUNTS = (
 )
 
 # `sealed` is JSON under the import's own key: file_name, layout, columns (names), mapping.
-# `rows_done` is the checkpoint: how many records of the file were dealt with.
+# `last_row` is the checkpoint: the last row of the file that was dealt with.
 imports = Table(
     "imports",
     metadata,
@@ -47,7 +47,7 @@ imports = Table(
     Column("version", BigInteger, nullable=False),
     Column("job_id", UUID),
     Column("rows_total", BigInteger),
-    *_counts("rows_done", *COUNTS, "conflicts"),
+    *_counts("rows_done", "last_row", *COUNTS, "conflicts"),
     *_instants("try_began", nullable=True),
     Column("try_began_rows", BigInteger, nullable=False),
     Column("created_by", Text, nullable=False),

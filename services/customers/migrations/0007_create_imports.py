@@ -35,6 +35,7 @@ create table imports (
     job_id uuid,
     rows_total bigint,
     rows_done bigint not null,
+    last_row bigint not null,
     customers_created bigint not null,
     customers_updated bigint not null,
     customers_skipped bigint not null,
