@@ -100,9 +100,14 @@ class Boundary(grpc.aio.ServerInterceptor):
         shape = kind_of(handler)
         behaviour: Any = getattr(handler, shape)
 
-        async def requests(raws: AsyncIterator[bytes]) -> AsyncIterator[Message]:
+        async def requests(raws: AsyncIterator[bytes], context: Context) -> AsyncIterator[Message]:
+            first = True
             async for raw in raws:
                 yield validation.parse(kind, raw)
+                if first:
+                    # Who asks for the second message has accepted the first: the caller may send the rest.
+                    first = False
+                    await context.send_initial_metadata(())
 
         async def one(answer: Awaitable[Message], caller: Caller) -> bytes:
             message = await answer
@@ -117,7 +122,7 @@ class Boundary(grpc.aio.ServerInterceptor):
 
         async def call(raw: Any, context: Context) -> bytes | None:
             def work(caller: Caller) -> Awaitable[bytes | None]:
-                request = requests(raw) if method.client_streaming else validation.parse(kind, raw)
+                request = requests(raw, context) if method.client_streaming else validation.parse(kind, raw)
                 answer = behaviour(request, context)
                 return many(answer, caller, context) if method.server_streaming else one(answer, caller)
 

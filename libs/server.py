@@ -41,7 +41,7 @@ def _options() -> list[tuple[str, int]]:
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         # Old connections are closed, each at another time, so that clients find new servers.
         ("grpc.max_connection_age_ms", random.randint(25 * minute, 35 * minute)),  # noqa: S311
-        ("grpc.max_connection_age_grace_ms", 5 * minute),
+        ("grpc.max_connection_age_grace_ms", 6 * 60 * minute),  # for files under way on slow lines
     ]
 
 

@@ -19,10 +19,11 @@ from services.gateway.cors import Cors
 from services.gateway.exchange import JSON_TYPE, Broken, ClientGone, Exchange, Receive, Scope, Send
 from services.gateway.limits import Key, Limiter, Policy, Verdict, address_of
 from services.gateway.problems import MalformedHeader, MethodNotAllowed, NoSuchPath, NotAcceptable
-from services.gateway.requests import Raw, RequestReader, idempotency_key
-from services.gateway.routes import Leaf, Router, bindings
+from services.gateway.requests import Raw, RequestReader, Test, idempotency_key
+from services.gateway.routes import Binding, Leaf, Router, bindings
 from services.gateway.settings import GatewaySettings
 from services.gateway.streams import StreamCall
+from services.gateway.uploads import UploadCall, UploadReader
 from services.gateway.upstreams import Upstream
 
 log = logging.getLogger(__name__)
@@ -42,12 +43,7 @@ def compile_routes(
     created: list[tuple[str, Call]] = []
     readable: set[str] = set()
     for binding in bindings(methods):
-        if binding.method.client_streaming:
-            raise ContractError(f"{binding.method.path}: streams of requests have no REST form")
-        reader = RequestReader(binding, output_only)
-        upstream = upstreams[binding.method.service_name]
-        kind = StreamCall if binding.method.server_streaming else Call
-        target = kind(binding, reader, upstream)
+        target = _target(binding, upstreams[binding.method.service_name], output_only)
         router.add(binding.verb, binding.template, target)
         shape = binding.template.shape()
         if binding.verb == "GET":
@@ -58,6 +54,16 @@ def compile_routes(
         if f"{shape}/*" in readable:
             call.locates = True
     return router
+
+
+def _target(binding: Binding, upstream: Upstream, output_only: Test) -> Target:
+    method = binding.method
+    if not method.client_streaming:
+        reader = RequestReader(binding, output_only)
+        return (StreamCall if method.server_streaming else Call)(binding, reader, upstream)
+    if method.server_streaming:
+        raise ContractError(f"{method.path}: streams in both directions have no REST form")
+    return UploadCall(binding, UploadReader(binding, output_only), upstream)
 
 
 def is_output_only(field: FieldDescriptor, comments: Mapping[str, str]) -> bool:
@@ -168,19 +174,28 @@ class Api:
     async def _call(self, exchange: Exchange, target: Target, segments: list[str]) -> None:
         given = exchange.headers
         authorization = await self._admit(exchange)
-        streams = isinstance(target, StreamCall)
-        default = self._settings.stream_seconds if streams else self._settings.deadline_seconds
-        longest = self._settings.stream_seconds if streams else self._settings.longest_seconds
-        seconds = headers.deadline(given, default, longest)
+        seconds = headers.deadline(given, *self._seconds(target))
         media = None
         if target.offered:
             media = headers.preferred(given.get(b"accept"), target.offered)
             if media is None:
                 raise NotAcceptable(offered=", ".join(target.offered))
+        forward = Forward(self._metadata(exchange, target.reader, authorization), seconds)
+        if isinstance(target, UploadCall):
+            await target.upload(exchange, forward, self._settings.idle_seconds)
+            return
         body = await self._body(exchange, target.reader)
         request = target.reader.read(Raw(segments, exchange.scope["query_string"], given, body))
-        forward = Forward(self._metadata(exchange, target.reader, authorization), seconds)
         await target.run(exchange, request, forward, media)
+
+    def _seconds(self, target: Target) -> tuple[float, float]:
+        """The deadline of a call that asks for none, and the longest that one may ask for."""
+        settings = self._settings
+        if isinstance(target, UploadCall) or (isinstance(target, StreamCall) and target.is_file):
+            return settings.transfer_seconds, settings.transfer_seconds
+        if isinstance(target, StreamCall):
+            return settings.stream_seconds, settings.stream_seconds
+        return settings.deadline_seconds, settings.longest_seconds
 
     async def _admit(self, exchange: Exchange) -> str:
         """Knows the caller and keeps the limits; gives the header to forward."""
@@ -260,6 +275,6 @@ class Api:
             # An answer had begun; the connection is broken by now.
             exchange.status = status
             return
-        names = None if target is None else target.binding.method.input
+        names = None if target is None else target.names
         body = errors.to_bytes(errors.body_of(problem, exchange.request_id, names))
         await exchange.answer(status, [JSON_TYPE, *errors.headers_of(problem)], body)

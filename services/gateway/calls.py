@@ -22,6 +22,8 @@ from services.gateway.upstreams import Upstream
 from services.gateway.watch import Watch
 
 Metadata = tuple[tuple[str, str], ...]
+# What RPCs are called that make something: answered with 201.
+CREATING = ("Create", "Upload")
 EMPTY = "google.protobuf.Empty"
 
 
@@ -47,8 +49,9 @@ class Call:
         self._parse = GetMessageClass(output).FromString
         self._is_empty = output.full_name == EMPTY
         self._is_file = output.full_name == HTTP_BODY
+        self.names = method.input  # whose fields a refusal names
         self._has_etag = "etag" in output.fields_by_name and not binding.response_body
-        self._creates = binding.verb == "POST" and method.name.startswith("Create")
+        self._creates = binding.verb == "POST" and method.name.startswith(CREATING)
         self._has_id = "id" in output.fields_by_name
         self.locates = False  # what it creates can be read at its own path and id
         if self._is_empty or self._is_file:

@@ -26,6 +26,8 @@ STATUS: dict[Code, int] = {
     Code.UNAVAILABLE: 503,
     Code.DEADLINE_EXCEEDED: 504,
 }
+# What HTTP tells apart and the canonical codes do not.
+_BY_REASON = {"ETAG_MISMATCH": 412, "FILE_TOO_LARGE": 413}
 _MESSAGES = {
     500: "Internal error.",
     501: "This call is not served.",
@@ -39,7 +41,7 @@ def status_of(problem: Problem) -> int:
     """The HTTP status of a refusal."""
     if isinstance(problem, HttpProblem):
         return problem.status
-    return 412 if problem.reason == "ETAG_MISMATCH" else STATUS[problem.code]
+    return _BY_REASON.get(problem.reason) or STATUS[problem.code]
 
 
 def body_of(problem: Problem, request_id: str, names: Descriptor | None = None) -> dict[str, Any]:

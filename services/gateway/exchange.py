@@ -1,7 +1,7 @@
 """One HTTP request and its answer, as ASGI carries them."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 from services.gateway.headers import media_type, request_id
@@ -126,6 +126,22 @@ class Exchange:
                 raise BodyTooLarge(limit_bytes=limit)
             if not message.get("more_body"):
                 return bytes(parts)
+
+    async def parts(self, idle_seconds: float) -> AsyncIterator[bytes]:
+        """The body as it comes, read as fast as it is taken. Raises BodyTimeout; ClientGone if it never ends."""
+        more = True
+        while more:
+            try:
+                async with asyncio.timeout(idle_seconds):
+                    message = await self.receive()
+            except TimeoutError:
+                raise BodyTimeout from None
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            more = message.get("more_body", False)
+            body = message.get("body", b"")
+            if body:
+                yield body
 
     def check_no_body(self) -> None:
         """Raises UnexpectedBody."""

@@ -63,6 +63,13 @@ class UnsupportedMediaType(HttpProblem):
     message = "The body must be application/json in UTF-8, not compressed."
 
 
+class MalformedForm(HttpProblem):
+    """A body of multipart/form-data that cannot be read."""
+
+    reason = "MALFORMED_FORM"
+    message = "The form cannot be read."
+
+
 class UnexpectedBody(HttpProblem):
     """A body where none has a meaning."""
 

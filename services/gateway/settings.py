@@ -18,6 +18,10 @@ class GatewaySettings(Settings):
     )  # idle connections; longer than common balancers keep theirs
     longest_seconds: float = within(0.2, 3600, 60)  # highest X-Request-Timeout of a call
     stream_seconds: float = within(1, 86_400, 600)  # deadline of streams, and their highest X-Request-Timeout
+    transfer_seconds: float = within(1, 86_400, 21_600)  # deadline of uploads and downloads of files
+    idle_seconds: float = within(
+        0.1, 3600, 60
+    )  # for the next bytes to come or to be taken, of whatever streams
     channels: int = within(1, 32, 1)  # gRPC connections to each service
     calls: int = within(1, 100_000, 256)  # at once to each service; more wait
     waiting: int = within(0, 1_000_000, 20_000)  # at most for each service; more are refused

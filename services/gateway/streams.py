@@ -35,11 +35,12 @@ class StreamCall:
         output = binding.method.output
         self.binding = binding
         self.reader = reader
-        self._is_file = output.full_name == HTTP_BODY
-        self.offered: tuple[str, ...] = () if self._is_file else (NDJSON, SSE)
+        self.names = binding.method.input
+        self.is_file = output.full_name == HTTP_BODY
+        self.offered: tuple[str, ...] = () if self.is_file else (NDJSON, SSE)
         self._rpc = upstream.stream(binding.method)
         self._parse = GetMessageClass(output).FromString
-        self._encode = None if self._is_file else encoder_of(output)
+        self._encode = None if self.is_file else encoder_of(output)
 
     async def run(self, exchange: Exchange, request: Any, forward: Forward, media: str | None) -> None:
         """Calls the service and answers. Raises its Problem if it refuses before the first message."""
@@ -68,7 +69,7 @@ class StreamCall:
         await exchange.end()
 
     def _headers(self, first: Any, media: str | None) -> HeaderList:
-        if self._is_file:
+        if self.is_file:
             return file_headers(first.content_type if first is not None else "")
         return [(b"content-type", _TYPES[media or NDJSON]), (b"x-accel-buffering", b"no")]
 
@@ -78,7 +79,7 @@ class StreamCall:
                 await exchange.part(self._framed(message, media))
                 message = await self._next(call) if media != SSE else await self._patient(exchange, call)
         except Problem as problem:
-            if not self._is_file:
+            if not self.is_file:
                 await exchange.part(_framed_error(problem, exchange.request_id, media))
             await exchange.break_off()
             raise

@@ -20,6 +20,7 @@ _HEALTH = "/grpc.health.v1.Health/Check"
 
 Raw = bytes
 Unary = grpc.aio.UnaryUnaryMultiCallable[Any, Raw]
+Upload = grpc.aio.StreamUnaryMultiCallable[Any, Raw]
 Stream = grpc.aio.UnaryStreamMultiCallable[Any, Raw]
 
 
@@ -53,6 +54,10 @@ class Upstream:
     def stream(self, method: Method) -> Stream:
         """The RPC whose answer is many messages."""
         return next(self._next).unary_stream(method.path, request_serializer=_serialized)
+
+    def upload(self, method: Method) -> Upload:
+        """The RPC that takes many messages."""
+        return next(self._next).stream_unary(method.path, request_serializer=_serialized)
 
     async def enter(self, seconds: float) -> float:
         """Waits for its turn, first come, first served; gives the seconds that are left.

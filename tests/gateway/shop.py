@@ -1,6 +1,7 @@
 """A real service with every manner that the gateway knows: what its tests are served by."""
 
 import asyncio
+import hashlib
 import subprocess
 import sys
 import tempfile
@@ -22,8 +23,9 @@ from libs.caller import current
 from libs.config import Settings
 from libs.contracts import GEN, Method
 from libs.ids import new_id
-from libs.problems import Code, EtagMismatch, NotFound, Problem, Violation
+from libs.problems import Code, EtagMismatch, InvalidArgument, NotFound, Problem, Violation
 from libs.roles import Roles
+from libs.sealed_files import FileTooLarge
 from libs.server import Server
 from libs.tokens import Tokens, make_issuer, mint
 
@@ -83,6 +85,7 @@ class ShopServicer:
     cancelled: asyncio.Event = field(default_factory=asyncio.Event)
     go: asyncio.Event = field(default_factory=asyncio.Event)
     sent: int = 0
+    received: int = 0
 
     def _heard(self, request: Any, context: Any) -> None:
         self.requests.append(request)
@@ -186,6 +189,29 @@ class ShopServicer:
 
     async def PutFile(self, request: Any, context: Any) -> Any:
         return pb.PutFileResponse(content_type=request.content.content_type, size=len(request.content.data))
+
+    async def UploadFile(self, requests: AsyncIterator[Any], context: Any) -> Any:
+        settings = (await anext(requests)).settings
+        self._heard(settings, context)
+        self.received = 0
+        if settings.kind == "refused":
+            raise NotFound("No such shelf.")
+        if settings.kind == "wrong":
+            raise InvalidArgument.of("settings.kind", "is wrong")
+        digest = hashlib.sha256()
+        try:
+            async for request in requests:
+                digest.update(request.chunk)
+                self.received += len(request.chunk)
+                self.waiting.set()
+                if settings.kind == "slow":
+                    await self.go.wait()
+                if 0 < settings.limit < self.received:
+                    raise FileTooLarge(limit_bytes=settings.limit)
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+        return pb.UploadFileResponse(size=self.received, digest=digest.hexdigest(), settings=settings)
 
     async def Hidden(self, request: Any, context: Any) -> Any:
         return request

@@ -11,6 +11,7 @@ from services.gateway.openapi.operations import operation, tag
 from services.gateway.openapi.schemas import Schemas
 from services.gateway.requests import RequestReader
 from services.gateway.routes import Binding, bindings
+from services.gateway.uploads import UploadReader
 
 _ABOUT = """Customers, loyalty, segments, privacy and notifications of a business.
 
@@ -46,7 +47,8 @@ def describe(methods: Iterable[Method], comments: Mapping[str, str]) -> Schema:
     times = Counter(method.name for method in methods)
     for binding in bindings(methods):
         method = binding.method
-        reader = RequestReader(binding, lambda field: _is_output_only(field, schemas))
+        kind = UploadReader if method.client_streaming else RequestReader
+        reader = kind(binding, lambda field: _is_output_only(field, schemas))
         text = texts.setdefault(binding.template.shape(), _path(reader))
         name = method.name if times[method.name] == 1 else f"{method.service_name}_{method.name}"
         name += "" if method.path not in seen else f"_{binding.verb.lower()}"

@@ -4,17 +4,26 @@ import re
 from typing import Any
 
 from libs.contracts import Method
-from services.gateway.calls import EMPTY
+from services.gateway.calls import CREATING, EMPTY
 from services.gateway.codec.names import is_list
+from services.gateway.forms import MULTIPART
 from services.gateway.headers import JSON, MERGE_PATCH, NDJSON, SSE
 from services.gateway.openapi.examples import example_of
 from services.gateway.openapi.keywords import Schema, is_required
 from services.gateway.openapi.schemas import Schemas
 from services.gateway.query import Parameter
 from services.gateway.requests import HTTP_BODY, RequestReader
+from services.gateway.uploads import UploadReader
 
 _ERRORS = ("400", "401", "403", "404", "409", "412", "429", "503")
-_FILE: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_BINARY: Schema = {"type": "string", "format": "binary"}
+_FILE: Schema = {"application/octet-stream": {"schema": _BINARY}}
+_UPLOADED = (
+    "application/octet-stream",
+    "text/csv",
+    "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    "application/x-ndjson",
+)
 
 
 def operation(reader: RequestReader, schemas: Schemas, name: str) -> Schema:
@@ -54,7 +63,7 @@ def _parameters(reader: RequestReader, schemas: Schemas) -> list[Schema]:
     found = [_parameter(parameter, schemas, "path") for parameter in reader.path_parameters]
     found += [_parameter(parameter, schemas, "query") for parameter in reader.parameters.values()]
     names = ["RequestTimeout", "RequestId"]
-    if "request_id" in method.input.fields_by_name:
+    if reader.has_request_id:
         names.append("IdempotencyKey")
     if verb != "GET" and "etag" in method.input.fields_by_name:
         names.append("IfMatch")
@@ -81,6 +90,8 @@ def _parameter(parameter: Parameter, schemas: Schemas, place: str) -> Schema:
 def _body(reader: RequestReader, schemas: Schemas) -> Schema:
     binding = reader.binding
     message = binding.method.input
+    if isinstance(reader, UploadReader):
+        return {"required": True, "content": _upload(reader, schemas)}
     if reader.takes_file:
         return {"required": True, "content": _FILE}
     if binding.body == "*":
@@ -96,6 +107,16 @@ def _body(reader: RequestReader, schemas: Schemas) -> Schema:
     return {"required": required, "content": dict.fromkeys(kinds, media)}
 
 
+def _upload(reader: UploadReader, schemas: Schemas) -> Schema:
+    """A file as it is, of any type, or as the last part of a form whose other parts are the parameters."""
+    properties = {name: schemas.of_field(parameter.field) for name, parameter in reader.parameters.items()}
+    form = {"type": "object", "required": ["file"], "properties": {**properties, "file": _BINARY}}
+    described = "The fields are the query parameters, and come before the file."
+    return {kind: {"schema": _BINARY} for kind in _UPLOADED} | {
+        MULTIPART: {"schema": {"description": described, **form}}
+    }
+
+
 def _responses(reader: RequestReader, schemas: Schemas) -> Schema:
     binding = reader.binding
     method, output = binding.method, binding.method.output
@@ -107,7 +128,7 @@ def _responses(reader: RequestReader, schemas: Schemas) -> Schema:
     elif output.full_name == HTTP_BODY:
         found["200"] = {"description": "The file.", "content": _FILE}
     else:
-        created = binding.verb == "POST" and method.name.startswith("Create")
+        created = binding.verb == "POST" and method.name.startswith(CREATING)
         found["201" if created else "200"] = _answer(reader, schemas, created=created)
         if binding.verb == "GET" and "etag" in output.fields_by_name:
             found["304"] = {"description": "The client has this version already."}
