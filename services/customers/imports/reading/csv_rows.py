@@ -1,7 +1,9 @@
 """CSV to rows: the csv module's reader, which goes on at the next line where a row cannot be read."""
 
 import csv
+import io
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any, BinaryIO
 
 from services.customers.imports.reading.faults import FileEmpty, FileNotReadable, FileTooWide
@@ -26,7 +28,7 @@ _QUOTES = RecordFault("ROW_QUOTES", "every quote that opens must close before a 
 _TOO_LONG = RecordFault(
     "ROW_TOO_LONG", f"a row may have at most {MAX_ROW:,} characters in {MAX_ROW_LINES:,} lines"
 )
-_TOO_MANY = "must have no more cells than the file has columns"
+_TOO_MANY = RecordFault("ROW_TOO_MANY_CELLS", "a row must have no more cells than the file has columns")
 
 
 class _TooLong(Exception):
@@ -97,9 +99,7 @@ def rows_of(
                 feed.pending.clear()
                 row += 1
                 if row > skip and cells:
-                    if text.has_bad:
-                        cells = [_checked(cell, layout) for cell in cells]
-                    yield row, cells, None
+                    yield row, [_checked(cell, layout) for cell in cells] if text.has_bad else cells, None
             return
         except (csv.Error, _TooLong) as error:
             fault = _TOO_LONG if isinstance(error, _TooLong) or "limit" in str(error) else _QUOTES
@@ -115,36 +115,45 @@ def _checked(cell: str, layout: Layout) -> str:
     return BadCell("CELL_ENCODING", f"must be text in {layout.encoding}")
 
 
-def header(file: BinaryIO, layout: Layout) -> tuple[list[str], int]:
-    """The names of the columns, and how many were doubles. Raises FileEmpty, FileNotReadable, FileTooWide."""
-    for _, cells, fault in rows(file, layout):
+def rows_of_text(text: str, layout: Layout) -> list[tuple[int, list[str], RecordFault | None]]:
+    """As `rows`, of a text at hand."""
+    return list(rows(io.BytesIO(text.encode("utf-8", "replace")), replace(layout, encoding="utf-8")))
+
+
+def _named(file: BinaryIO, layout: Layout) -> tuple[int, list[str]]:
+    """The number of the first row that holds something, and its cells."""
+    for row, cells, fault in rows(file, layout):
         if fault is not None:
             raise FileNotReadable("The first row of the file cannot be read: " + fault.expected + ".")
-        if not any(cell.strip() for cell in cells) and not any(isinstance(cell, BadCell) for cell in cells):
-            continue
-        if len(cells) > MAX_COLUMNS:
-            raise FileTooWide(f"The file has more than {MAX_COLUMNS:,} columns.", columns=len(cells))
-        return distinct(cells if layout.has_header else [""] * len(cells))
+        if any(cell.strip() or isinstance(cell, BadCell) for cell in cells):
+            while cells and not cells[-1].strip() and not isinstance(cells[-1], BadCell):
+                cells.pop()  # separators without end
+            if len(cells) > MAX_COLUMNS:
+                raise FileTooWide(f"The file has more than {MAX_COLUMNS:,} columns.", columns=len(cells))
+            return row, cells
     raise FileEmpty
 
 
+def header(file: BinaryIO, layout: Layout) -> tuple[list[str], int]:
+    """The names of the columns, and how many were doubles. Raises FileEmpty, FileNotReadable, FileTooWide."""
+    _, cells = _named(file, layout)
+    return distinct(cells if layout.has_header else [""] * len(cells))
+
+
 def records(file: BinaryIO, layout: Layout, skip: int = 0) -> Iterator[Record]:
-    """The records after the row `skip`. Short rows are filled up; rows with more cells than columns are faults."""
-    names, _ = header(file, layout)
+    """The records after the row `skip`. Short rows are filled up; rows with more cells than columns are faults.
+
+    Rows with nothing in them are left out.
+    """
+    header_row, names = _named(file, layout)
     width = len(names)
-    header_row = 0
-    if layout.has_header:
-        for header_row, cells, _ in rows(file, layout):
-            if any(map(str.strip, cells)):
-                break
-    for row, cells, fault in rows(file, layout, max(skip, header_row)):
+    for row, cells, fault in rows(file, layout, max(skip, header_row if layout.has_header else 0)):
         if fault is not None:
             yield Record(row, cells, fault)
-            continue
-        if len(cells) != width:
-            if len(cells) > width and any(cells[width:]):
-                yield Record(row, cells[:MAX_COLUMNS], RecordFault("ROW_TOO_MANY_CELLS", _TOO_MANY))
-                continue
-            cells = cells[:width] + [""] * (width - len(cells))
-        if any(cells) or any(type(cell) is BadCell for cell in cells):
-            yield Record(row, cells)
+        elif len(cells) == width:
+            if any(cells) or BadCell in map(type, cells):
+                yield Record(row, cells)
+        elif len(cells) > width and any(cells[width:]):
+            yield Record(row, cells[:MAX_COLUMNS], _TOO_MANY)
+        elif any(cells) or BadCell in map(type, cells):
+            yield Record(row, cells[:width] + [""] * (width - len(cells)))
