@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 USER_KEY, INTERNAL_KEY = "authorization", "x-regulars-internal"
 REQUEST_ID_KEY, PURPOSE_KEY = "x-request-id", "x-regulars-purpose"
+# Tells in the initial metadata that a streaming caller's first message was accepted.
+CONTINUE_KEY = "x-regulars-continue"
+SETTLE_SECONDS = 0.05
 LEAST_SECONDS = 0.1  # a call with less time left is refused at once
 KEPT_SECONDS = 0.02  # of every deadline, to report it
 STREAM_FACTOR = 30  # streams that bring no deadline get this many times that of other calls
@@ -107,7 +110,9 @@ class Boundary(grpc.aio.ServerInterceptor):
                 if first:
                     # Who asks for the second message has accepted the first: the caller may send the rest.
                     first = False
-                    await context.send_initial_metadata(())
+                    await context.send_initial_metadata(((CONTINUE_KEY, "1"),))
+            # grpc.aio takes a caller that broke off for one that is done, a moment before it cancels us.
+            await asyncio.sleep(SETTLE_SECONDS)
 
         async def one(answer: Awaitable[Message], caller: Caller) -> bytes:
             message = await answer

@@ -12,7 +12,10 @@ from libs.problems import Problem
 from services.gateway import errors
 from services.gateway.problems import HttpProblem
 
-DISCARDED = 8 << 20  # bytes of a refused body that are read all the same
+# Of a refused body so much is read all the same, for so long: many clients look for an answer only when they have
+# sent everything, and one whose connection is closed before loses the answer.
+DISCARDED = 256 << 20
+LINGER_SECONDS = 30.0
 _LINES = {
     400: b"HTTP/1.1 400 Bad Request\r\n",
     408: b"HTTP/1.1 408 Request Timeout\r\n",
@@ -106,10 +109,7 @@ class GatewayProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:
-        """Takes a part of the body; one that is refused already is thrown away, up to a limit.
-
-        A connection that was closed at once would hide the refusal from a client that is still sending.
-        """
+        """Takes a part of the body; one that is refused already is thrown away, up to a limit."""
         if not self.cycle.response_complete:
             super().on_body(body)
             return
@@ -121,7 +121,7 @@ class GatewayProtocol(HttpToolsProtocol):
         """The rest of a refused body must come soon."""
         super().on_response_complete()
         if not self._in_headers and self._header_timer is None:
-            self._await_headers()
+            self._header_timer = self.loop.call_later(LINGER_SECONDS, self._headers_late)
 
     def on_message_complete(self) -> None:
         """What comes next are headers."""

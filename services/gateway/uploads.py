@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
 from libs import validation
+from libs.boundary import CONTINUE_KEY
 from libs.contracts import ContractError
 from libs.problems import InvalidArgument, Problem
 from libs.status import from_rpc_error
@@ -172,14 +173,21 @@ class UploadCall(Call):
 
     async def _pump(self, call: Any, first: Any, parts: AsyncIterator[bytes]) -> None:
         try:
-            await call.write(first)
-            await call.initial_metadata()
+            await call.wait_for_connection()
+            await _send(call, first)
+            if CONTINUE_KEY not in dict(await call.initial_metadata()):
+                return  # refused: the answer is on its way
             async for part in parts:
                 for at in range(0, len(part), MESSAGE_BYTES):
-                    await call.write(self._uploads.chunk(part[at : at + MESSAGE_BYTES]))
+                    await _send(call, self._uploads.chunk(part[at : at + MESSAGE_BYTES]))
             await call.done_writing()
-        except (grpc.aio.AioRpcError, asyncio.InvalidStateError, grpc.aio.UsageError):
+        except (grpc.aio.AioRpcError, grpc.aio.InternalError, grpc.aio.UsageError):
             return  # it has ended; its answer says how
+
+
+async def _send(call: Any, message: Any) -> None:
+    """As `call.write`, which gives a call that the service has just ended INTERNAL as its status, for good."""
+    await call._cython_call.send_serialized_message(message.SerializeToString())
 
 
 async def _answered(call: Any) -> bytes:
