@@ -12,7 +12,7 @@ WORKERS ?= 2
 
 export PYTHONDONTWRITEBYTECODE ?=
 .DEFAULT_GOAL := help
-.PHONY: help run env test check format proto proto-lint chaos bench clean clean-venv clean-data
+.PHONY: help run env test check format proto proto-lint chaos bench demo clean clean-venv clean-data
 
 help: ## Print the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -40,8 +40,11 @@ proto: $(INSTALLED) ## Generate code from the protos, needed or not
 	$(BIN)/python protos/build.py
 	@touch $(GENERATED)
 
-chaos: env ## kill -9 everything over and over for 10 minutes, then check (CHAOS_SECONDS=…)
+chaos: env ## kill -9 everything over and over for 10 minutes, then check; and again during orders (CHAOS_SECONDS=…)
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(BIN)/pytest -s tests/chaos $(ARGS)
+
+demo: env ## Import a real purchase history into the running stack, or one of its own
+	@$(BIN)/regulars demo $(ARGS)
 
 bench: env ## Measure speed, each figure beside its limit
 	$(BIN)/python -m bench $(ARGS)

@@ -1,5 +1,6 @@
 """What must hold between all services once it is quiet, told fault by fault."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -14,6 +15,7 @@ from tests.platform import Stack, TenantOfTest
 
 SERVICES = ("customers", "loyalty", "segments", "privacy", "notifications")
 HEARD_BY_LOYALTY = ("customers.tenant.created", "customers.customer.", "customers.membership.")
+QUIET_SECONDS = 120
 
 
 async def quiet(stack: Stack, tenant: TenantOfTest) -> str:
@@ -25,6 +27,18 @@ async def quiet(stack: Stack, tenant: TenantOfTest) -> str:
                 return f"{left[0]['n']} in {schema}.{table}"
     sent, done = heard(await letters(stack, tenant.id)), await inbox(stack, tenant.id)
     return "" if sent == done else f"{len(sent - done)} events not handled"
+
+
+async def until_quiet(stack: Stack, tenant: TenantOfTest) -> None:
+    """Waits until everything is published and handled; twice, since one look may fall between two steps."""
+    left = "not looked"
+    try:
+        async with asyncio.timeout(QUIET_SECONDS):
+            for _ in range(2):
+                while left := await quiet(stack, tenant):  # noqa: ASYNC110
+                    await asyncio.sleep(0.2)
+    except TimeoutError:
+        raise AssertionError(f"not quiet: {left}") from None
 
 
 async def faults(

@@ -91,10 +91,13 @@ class Machine:
 
 
 @asynccontextmanager
-async def running(root: Path) -> AsyncIterator[Machine]:
-    """A stack in the directory of the test run, stopped afterwards; its files stay for the scan."""
+async def running(root: Path, name: str) -> AsyncIterator[Machine]:
+    """A stack in the directory of the test run, stopped afterwards; its files stay for the scan.
+
+    `name` is one of `tests.scan.at_the_end.STACKS`.
+    """
     inherited = config.process_environment()
-    home = root / "chaos"
+    home = root / name
     home.mkdir(mode=0o711)
     temporary = home / "tmp"
     temporary.mkdir()

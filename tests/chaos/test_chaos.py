@@ -4,9 +4,6 @@ CHAOS_SECONDS makes it longer than one round of kills (`make chaos`).
 """
 
 import asyncio
-import random
-import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,14 +13,13 @@ import pytest
 from libs import config
 from libs.ids import new_id
 from regulars.customers.v1 import customers_pb2 as pb
-from regulars.customers.v1.businesses_pb2 import Business, CreateBusinessRequest
-from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceStub
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from regulars.customers.v1.jobs_pb2_grpc import JobsServiceStub
 from regulars.type.v1 import job_pb2
 from tests.chaos import checker
-from tests.chaos.machine import SUPERVISOR, Machine, running
-from tests.chaos.workload import Workload
+from tests.chaos.luck import BETWEEN, bad_luck
+from tests.chaos.machine import SUPERVISOR, running
+from tests.chaos.workload import Workload, open_business
 from tests.flows.looking import rows
 from tests.platform import Stack, TenantOfTest
 from tests.scan.sentinels import Sentinels
@@ -39,16 +35,15 @@ ROUNDS: list[tuple[str, ...]] = [
     ("customers", "postgres"),
     ("loyalty", "nats"),
     ("everything",),
+    (SUPERVISOR,),
 ]
-BETWEEN = 30  # calls between two kills, so that each hits a stream of them
-QUIET_SECONDS = 120
 
 
 async def test_what_was_acknowledged_is_there_once_whatever_is_killed(
     pytestconfig: pytest.Config, sentinels: Sentinels
 ) -> None:
     seconds = float(config.process_environment().get("CHAOS_SECONDS", "0"))
-    async with running(Path(sentinels.root)) as machine:
+    async with running(Path(sentinels.root), "chaos") as machine:
         stack = machine.stack()
         tenant = await stack.new_tenant()
         shop = await open_business(tenant)
@@ -57,12 +52,12 @@ async def test_what_was_acknowledged_is_there_once_whatever_is_killed(
         try:
             await work.more(BETWEEN)
             job = await rotate(tenant)
-            await bad_luck(machine, work, seconds)
+            await bad_luck(machine, work, ROUNDS, seconds)
         finally:
             work.stop.set()
             await working
         await machine.until_healthy()
-        await until_quiet(stack, tenant)
+        await checker.until_quiet(stack, tenant)
         assert await succeeded(tenant, job)
         assert await versions(stack, tenant) == ({2}, {2})
         assert await checker.faults(stack, tenant, shop, work.people) == []
@@ -73,35 +68,6 @@ async def test_what_was_acknowledged_is_there_once_whatever_is_killed(
         f"{len(work.people)} customers"
     )
     assert work.repeats > 0, "nothing was interrupted at all"
-
-
-async def bad_luck(machine: Machine, work: Workload, seconds: float) -> None:
-    """Kills what the rounds say, and for longer runs anything; the supervisor in between."""
-    until, dice = time.monotonic() + seconds, random.Random(7)
-    members = machine.members()
-    for names in ROUNDS:
-        await strike(machine, work, [*members] if names == ("everything",) else names)
-    await lose_supervisor(machine, work)
-    while time.monotonic() < until:
-        await strike(machine, work, dice.sample(members, dice.randint(1, 4)))
-        if dice.random() < 0.1:
-            await lose_supervisor(machine, work)
-
-
-async def strike(machine: Machine, work: Workload, names: Sequence[str]) -> None:
-    """Kills them at once, in the middle of the calls, and waits until calls are answered again."""
-    killed = machine.kill(*names)
-    await work.more(BETWEEN)
-    await machine.until_back(killed)
-
-
-async def lose_supervisor(machine: Machine, work: Workload) -> None:
-    """The others work on without it; `up` takes all of it down and starts again."""
-    machine.kill(SUPERVISOR)
-    await work.more(BETWEEN)
-    await machine.regulars("up", "--detach")
-    await work.more(BETWEEN)
-    await machine.until_healthy()
 
 
 async def checker_sees(stack: Stack, tenant: TenantOfTest, shop: str, work: Workload) -> None:
@@ -124,13 +90,6 @@ async def checker_sees(stack: Stack, tenant: TenantOfTest, shop: str, work: Work
         assert wanted in told
 
 
-async def open_business(tenant: TenantOfTest) -> str:
-    """Id of a business of the tenant."""
-    business = Business(name="Corner Shop", currency="USD", country="US")
-    made = await tenant.calls(BusinessesServiceStub).CreateBusiness(CreateBusinessRequest(business=business))
-    return made.id
-
-
 async def rotate(tenant: TenantOfTest) -> str:
     """Begins a rotation of the tenant's keys; gives its job once it runs."""
     admin: Any = tenant.calls(CustomersServiceStub, "platform")
@@ -150,7 +109,7 @@ async def state(tenant: TenantOfTest, job: str) -> int:
 
 async def succeeded(tenant: TenantOfTest, job: str) -> bool:
     """Whether a job comes to a good end. One whose process was killed is taken over when its lease ends."""
-    async with asyncio.timeout(QUIET_SECONDS):
+    async with asyncio.timeout(checker.QUIET_SECONDS):
         while (now := await state(tenant, job)) in {job_pb2.JOB_STATE_QUEUED, job_pb2.JOB_STATE_RUNNING}:  # noqa: ASYNC110
             await asyncio.sleep(0.2)
     return now == job_pb2.JOB_STATE_SUCCEEDED
@@ -163,15 +122,3 @@ async def versions(stack: Stack, tenant: TenantOfTest) -> tuple[set[int], set[in
         query = f"select distinct {column} as v from customers.{table} where tenant_id = %s"
         found.append({row["v"] for row in await rows(stack, query, tenant.id)})
     return found[0], found[1]
-
-
-async def until_quiet(stack: Stack, tenant: TenantOfTest) -> None:
-    """Waits until everything is published and handled; twice, since one look may fall between two steps."""
-    left = "not looked"
-    try:
-        async with asyncio.timeout(QUIET_SECONDS):
-            for _ in range(2):
-                while left := await checker.quiet(stack, tenant):  # noqa: ASYNC110
-                    await asyncio.sleep(0.2)
-    except TimeoutError:
-        raise AssertionError(f"not quiet: {left}") from None

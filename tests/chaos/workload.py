@@ -11,6 +11,8 @@ import httpx
 
 from libs.ids import new_id
 from regulars.customers.v1 import customers_pb2 as pb
+from regulars.customers.v1.businesses_pb2 import Business, CreateBusinessRequest
+from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceStub
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from tests.customers.shop import refusal_of
 from tests.platform import Stack, TenantOfTest
@@ -219,6 +221,13 @@ class Caller:
                 raise AssertionError(f"{error.code()}: {error.details()}") from error
             raise Refused(refusal.reason) from error
         return found
+
+
+async def open_business(tenant: TenantOfTest) -> str:
+    """Id of a business of the tenant."""
+    business = Business(name="Corner Shop", currency="USD", country="US")
+    made = await tenant.calls(BusinessesServiceStub).CreateBusiness(CreateBusinessRequest(business=business))
+    return made.id
 
 
 def as_json(fields: dict[str, str]) -> dict[str, str]:

@@ -23,6 +23,7 @@ from tests.servers import Servers
 
 SHOWN = 20
 LOGS = "logs"
+STACKS = ("servers", "chaos", "chaos-orders")  # homes of servers in the directory of the run
 
 
 @contextmanager
@@ -72,7 +73,7 @@ def scan_run(root: Path, began: float) -> tuple[Report, list[str]]:
 
 def _places(root: Path) -> list[Path]:
     """The run's directory, and data of PostgreSQL that could not be in it."""
-    return [root, postgres.elsewhere(Home(root / "servers")), postgres.elsewhere(Home(root / "chaos"))]
+    return [root, *(postgres.elsewhere(Home(root / name)) for name in STACKS)]
 
 
 def _loose_files(began: float) -> Iterator[Path]:
