@@ -198,6 +198,13 @@ async def total(tx: Tx, scope: Scope) -> tuple[int, bool]:
     return max(found, int((await _plan(tx, f"select {statement}", params))["Plan Rows"])), True
 
 
+async def more_than(tx: Tx, scope: Scope, most: int) -> bool:
+    """True if more than `most` customers pass the filters; counts up to there."""
+    statement, params = _selected(tx, scope, Phase(()), None)
+    count = f"select count(*) from (select {statement} limit {int(most) + 1}) as counted"  # noqa: S608 – constants
+    return int((await _rows(tx, count, params))[0][0]) > most
+
+
 async def _plan(tx: Tx, statement: str, params: Mapping[str, Any]) -> dict[str, Any]:
     rows = await _rows(tx, f"explain (format json) {statement}", params)
     plan: dict[str, Any] = rows[0][0][0]["Plan"]

@@ -1,0 +1,1 @@
+"""Exports: a business's customers as a file."""
