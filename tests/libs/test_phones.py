@@ -44,7 +44,7 @@ def written(draw: st.DrawFn) -> tuple[str, str]:
     )
 
 
-@settings(max_examples=3000, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(written())
 def test_what_is_told_quickly_is_what_the_library_tells(phone: tuple[str, str]) -> None:
     told = phones.quick(*phone)

@@ -106,7 +106,7 @@ def record(message: pb.OrderRecord, house: House) -> Record:
         faults.found += [replace(each, field=_join(kind, each.field)) for each in problem.violations]
     wrong = {each.field for each in faults.found}
     found: Record = (
-        _order(message.order, house, faults, wrong)
+        told_order(message.order, house, faults, wrong)
         if kind == "order"
         else _refund(message.refund, house, faults)
     )
@@ -126,7 +126,8 @@ def _refund(message: pb.OrderRefund, house: House, faults: Faults) -> ToldRefund
     return ToldRefund(message.source or "manual", external_id, total)
 
 
-def _order(message: pb.Order, house: House, faults: Faults, wrong: Iterable[str]) -> ToldOrder:
+def told_order(message: pb.Order, house: House, faults: Faults, wrong: Iterable[str]) -> ToldOrder:
+    """The order of a message that keeps the contract but for the fields in `wrong`; notes the rest in `faults`."""
     source, external_id = message.source or "manual", message.external_id.strip()
     if not external_id:
         faults.add("order.external_id", "is required", "REQUIRED")

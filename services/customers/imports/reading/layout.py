@@ -57,7 +57,9 @@ class Layout:
     def of(cls, stored: Mapping[str, Any]) -> "Layout":
         """The layout that `to_json` gave. Fields that this version does not know are left out."""
         names = {f.name for f in fields(cls)}
-        values = {n: tuple(v) if isinstance(v, list) else v for n, v in stored.items() if n in names}
+        values: dict[str, Any] = {
+            n: tuple(v) if isinstance(v, list) else v for n, v in stored.items() if n in names
+        }
         return cls(**values)
 
 
