@@ -206,6 +206,13 @@ class Files:
         """Removes a file that is not to be kept after all. Nothing happens if that fails: cleaning removes it."""
         await self._remove(self._name(written.tenant_id, written.file_id))
 
+    def unkept(self, written: Written) -> OpenFile:
+        """A file that was just written, for who looks at it before keeping it."""
+        name = self._name(written.tenant_id, written.file_id)
+        return OpenFile(
+            self._objects, name, written.tenant_id, written.file_id, written.size, written.secret
+        )
+
     async def get(self, tx: Tx, file_id: UUID) -> Kept:
         """What is known of a file of the caller's tenant. Raises FileMissing."""
         found = select(files).where(_f.tenant_id == tx.tenant_id, _f.file_id == file_id)

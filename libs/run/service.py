@@ -127,6 +127,20 @@ async def running(service: Service, settings: Settings) -> AsyncIterator[Runtime
             logs.service_name.reset(name_token)
 
 
+@asynccontextmanager
+async def at_work(name: str, settings: Settings) -> AsyncIterator[Runtime]:
+    """What a process beside a service works with while the block runs: it serves nothing and hears nothing."""
+    token = logs.service_name.set(name)
+    if settings.clock is not None:
+        clock.shift_to(settings.clock)
+    try:
+        async with AsyncExitStack() as stack:
+            yield _runtime(Service(name=name, servicers=lambda _: ()), settings, Readiness(), stack)
+    finally:
+        with contextlib.suppress(ValueError):
+            logs.service_name.reset(token)
+
+
 async def _start(service: Service, settings: Settings, stack: AsyncExitStack) -> Runtime:
     name = service.name
     if settings.clock is not None:
@@ -255,7 +269,7 @@ async def _drain(server: Server, readiness: Readiness, doors: Sequence[Door], se
 
 
 async def _close_nats(nc: Client) -> None:
-    if not nc.is_closed:
+    if nc.is_connected or nc.is_connecting or nc.is_reconnecting:
         await nc.close()
 
 

@@ -7,6 +7,7 @@ from regulars.customers.v1.addresses_pb2_grpc import add_AddressesServiceService
 from regulars.customers.v1.businesses_pb2_grpc import add_BusinessesServiceServicer_to_server
 from regulars.customers.v1.customers_pb2_grpc import add_CustomersServiceServicer_to_server
 from regulars.customers.v1.exports_pb2_grpc import add_ExportsServiceServicer_to_server
+from regulars.customers.v1.imports_pb2_grpc import add_ImportsServiceServicer_to_server
 from regulars.customers.v1.jobs_pb2_grpc import add_JobsServiceServicer_to_server
 from regulars.customers.v1.me_pb2_grpc import add_MeServiceServicer_to_server
 from regulars.customers.v1.notes_pb2_grpc import add_NotesServiceServicer_to_server
@@ -21,6 +22,8 @@ from services.customers.addresses.service import AddressesService
 from services.customers.businesses.service import BusinessesService
 from services.customers.exports.jobs import JOBS as EXPORT_JOBS
 from services.customers.exports.service import ExportsService
+from services.customers.imports.jobs import JOBS as IMPORTS
+from services.customers.imports.service import ImportsService
 from services.customers.me.service import MeService
 from services.customers.notes.service import NotesService
 from services.customers.orders.service import INGESTED, OrdersService
@@ -48,10 +51,11 @@ SERVICE = Service(
         (add_ActivitiesServiceServicer_to_server, ActivitiesService(rt)),
         (add_TimelineServiceServicer_to_server, TimelineService(rt)),
         (add_ExportsServiceServicer_to_server, ExportsService(rt)),
+        (add_ImportsServiceServicer_to_server, ImportsService(rt)),
         (add_JobsServiceServicer_to_server, JobsServicer(rt)),
     ],
     consumers=HANDLERS,
-    jobs={**JOBS, **EXPORT_JOBS},
+    jobs={**JOBS, **IMPORTS, **EXPORT_JOBS},
     periodic=PERIODIC,
     problems=PROBLEMS,
     ingested=INGESTED,

@@ -181,6 +181,53 @@ class TooManyViews(Problem):
     message = "There are as many views as there may be."
 
 
+class ImportNotFound(NotFound):
+    """There is no such import, or it is none of the caller's."""
+
+    reason = "IMPORT_NOT_FOUND"
+    message = "There is no such import."
+
+
+class ImportStarted(Problem):
+    """How a file is read can be changed only before it is started."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "IMPORT_STARTED"
+    message = "The import was started; how its file is read cannot be changed any more."
+
+
+class ImportDone(Problem):
+    """An import that is completed or was taken back is not started again; upload the file anew."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "IMPORT_DONE"
+    message = "The import is over; upload the file again."
+
+
+class NothingToUndo(Problem):
+    """The import wrote nothing, is still at work, or was taken back already."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "NOTHING_TO_UNDO"
+    message = "The import has nothing to undo now."
+
+
+class UndoTooLate(Problem):
+    """An import can be taken back for 7 days."""
+
+    code = Code.FAILED_PRECONDITION
+    reason = "UNDO_TOO_LATE"
+    message = "The import can be undone no more."
+
+
+class UploadBroken(Problem):
+    """An upload begins with its settings, and they come once."""
+
+    code = Code.INVALID_ARGUMENT
+    reason = "UPLOAD_BROKEN"
+    message = "An upload is its settings first and then chunks of the file."
+
+
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {
     "attribute_definitions_pkey": AttributeExists,
 }
