@@ -30,6 +30,7 @@ from libs.tokens import Identity, Tokens
 log = logging.getLogger(__name__)
 
 USER_KEY, INTERNAL_KEY = "authorization", "x-regulars-internal"
+LINK = "link"  # subject of a caller that is not known yet
 REQUEST_ID_KEY, PURPOSE_KEY = "x-request-id", "x-regulars-purpose"
 # Tells in the initial metadata that a streaming caller's first message was accepted.
 CONTINUE_KEY = "x-regulars-continue"
@@ -123,7 +124,10 @@ class Boundary(grpc.aio.ServerInterceptor):
             async with aclosing(answers):
                 async for message in answers:
                     masking.mask(message, caller.masks)
-                    await context.write(message.SerializeToString())
+                    try:
+                        await context.write(message.SerializeToString())
+                    except grpc.aio.InternalError:  # the caller has gone, and we are cancelled in a moment
+                        raise asyncio.CancelledError from None
 
         async def call(raw: Any, context: Context) -> bytes | None:
             def work(caller: Caller) -> Awaitable[bytes | None]:
@@ -170,7 +174,17 @@ class Boundary(grpc.aio.ServerInterceptor):
                 raise self._problem(method, error) from error
 
     async def _caller(self, method: Method, metadata: Mapping[str, str | bytes]) -> Caller:
-        """Who is calling, and may: by an internal token, else by the user's."""
+        """Who is calling, and may: by an internal token, else by the user's; nobody yet by a link."""
+        if method.access.link:
+            # Nobody, of no tenant: row-level security shows nothing, and no permission is held. The service acts as
+            # the link's owner once it has checked the link.
+            return Caller(
+                tenant_id=None,
+                businesses=frozenset(),
+                subject=LINK,
+                request_id=_header(metadata, REQUEST_ID_KEY),
+                method=method.path,
+            )
         internal = metadata.get(INTERNAL_KEY)
         if isinstance(internal, str):
             identity = await self._tokens.internal(internal)

@@ -136,7 +136,7 @@ def faults(service_name: str | None = None) -> list[str]:
     for method in methods().values():
         if service_name and method.service_name != service_name:
             continue
-        if not method.access.permission and not method.access.self_service:
+        if not (method.access.permission or method.access.self_service or method.access.link):
             found.append(f"{method.path}: no (regulars.options.v1.access)")
     return found
 

@@ -60,6 +60,8 @@ def _permission(method: Method) -> str:
 def _roles(method: Method, roles: Roles) -> str:
     if method.access.self_service:
         return "the customer"
+    if method.access.link:
+        return "whoever has the link"
     return ", ".join(name for name in roles.names() if method.access.permission in roles.permissions_of(name))
 
 

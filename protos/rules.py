@@ -160,6 +160,12 @@ def _methods() -> Iterator[str]:
             yield f"{path}: there is no service {', '.join(unknown)}"
         if method.service_name in peers:
             yield f"{path}: a service does not call itself"
+        if method.access.link and (
+            permission or peers or method.access.self_service or method.access.platform
+        ):
+            yield f"{path}: a link is all that is asked for, or not asked for"
+        if method.access.link and any(rule.WhichOneof("pattern") != "get" for rule in method.http):
+            yield f"{path}: a link is followed by GET"
         if method.access.platform and method.http:
             yield f"{path}: what needs no tenant is not served over REST"
 

@@ -9,7 +9,7 @@ from opentelemetry.trace import SpanKind
 
 from libs import telemetry
 from libs.contracts import ContractError, Method
-from libs.problems import Problem, TooManyRequests, Unauthenticated
+from libs.problems import Code, Problem, TooManyRequests, Unauthenticated
 from libs.tokens import Identity, Tokens
 from services.gateway import errors, headers, metrics
 from services.gateway.access_log import AccessLog
@@ -131,6 +131,8 @@ class Api:
                 try:
                     await self._call(exchange, target, segments)
                 except Problem as problem:
+                    if problem.code is Code.UNAUTHENTICATED and target.binding.method.access.link:
+                        self._limiter.take(self._failures(exchange))
                     await self._refuse(exchange, problem, target)
                 span.set_attribute("http.response.status_code", exchange.status)
         except Problem as problem:
@@ -173,16 +175,18 @@ class Api:
 
     async def _call(self, exchange: Exchange, target: Target, segments: list[str]) -> None:
         given = exchange.headers
-        authorization = await self._admit(exchange)
+        link = target.binding.method.access.link
+        authorization = self._admit_unknown(exchange) if link else await self._admit(exchange)
         seconds = headers.deadline(given, *self._seconds(target))
         media = None
         if target.offered:
             media = headers.preferred(given.get(b"accept"), target.offered)
             if media is None:
                 raise NotAcceptable(offered=", ".join(target.offered))
-        forward = Forward(self._metadata(exchange, target.reader, authorization), seconds)
+        metadata = self._metadata(exchange, target.reader, authorization)
+        forward = Forward(metadata, seconds, self._settings.idle_seconds)
         if isinstance(target, UploadCall):
-            await target.upload(exchange, forward, self._settings.idle_seconds)
+            await target.upload(exchange, forward)
             return
         body = await self._body(exchange, target.reader)
         request = target.reader.read(Raw(segments, exchange.scope["query_string"], given, body))
@@ -196,6 +200,13 @@ class Api:
         if isinstance(target, StreamCall):
             return settings.stream_seconds, settings.stream_seconds
         return settings.deadline_seconds, settings.longest_seconds
+
+    def _admit_unknown(self, exchange: Exchange) -> str:
+        """Lets somebody with a link in, unless too many from there did not hold; the service knows more."""
+        verdict = self._limiter.peek(self._failures(exchange))
+        if verdict is not None and not verdict.allowed:
+            self._over(exchange, verdict)
+        return ""
 
     async def _admit(self, exchange: Exchange) -> str:
         """Knows the caller and keeps the limits; gives the header to forward."""
@@ -252,7 +263,9 @@ class Api:
         client's Idempotency-Key: an id that a client reuses for tracing must not make two writes one.
         """
         given = exchange.headers
-        found = [("authorization", authorization), ("traceparent", telemetry.traceparent())]
+        found = [("traceparent", telemetry.traceparent())]
+        if authorization:
+            found.append(("authorization", authorization))
         key = given.get(b"idempotency-key")
         if reader.binding.verb == "GET":
             found.append(("x-request-id", exchange.request_id))

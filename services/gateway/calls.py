@@ -29,10 +29,14 @@ EMPTY = "google.protobuf.Empty"
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """What goes along with a request to the service. `seconds` is the time that the call may take."""
+    """What goes along with a request to the service. `seconds` is the time that the call may take.
+
+    `idle_seconds`: how long a client may send or take nothing of what streams.
+    """
 
     metadata: Metadata
     seconds: float
+    idle_seconds: float
 
 
 class Call:
@@ -120,8 +124,11 @@ class Call:
         await exchange.answer(status, headers, to_bytes(encode(message)))
 
 
-def file_headers(content_type: str) -> HeaderList:
-    """The type of a file; one that no header can carry becomes plain bytes."""
+def file_headers(content_type: str, disposition: object = None) -> HeaderList:
+    """Type and name of a file; a type that no header can carry becomes plain bytes, such a name none."""
     if not content_type.isascii() or not content_type.isprintable() or "/" not in content_type:
         content_type = "application/octet-stream"
-    return [(b"content-type", content_type.encode())]
+    headers = [(b"content-type", content_type.encode())]
+    if isinstance(disposition, str) and disposition.isascii() and disposition.isprintable():
+        headers.append((b"content-disposition", disposition.encode()))
+    return headers

@@ -96,7 +96,7 @@ def headers_of(problem: Problem) -> list[tuple[bytes, bytes]]:
         wait = _AWAY_SECONDS
     if wait is not None and (status in {409, 429} or status >= 500):
         headers.append((b"retry-after", str(max(1, -int(-wait // 1))).encode()))
-    if status == HTTPStatus.UNAUTHORIZED:
+    if status == HTTPStatus.UNAUTHORIZED and not problem.reason.startswith("LINK_"):
         challenge = 'Bearer realm="regulars"'
         if problem.metadata.get("cause", "missing") != "missing":
             challenge += ', error="invalid_token"'

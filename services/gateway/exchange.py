@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
+from services.gateway.compression import LEAST_BYTES, Gzip, accepts_gzip, is_compressible
 from services.gateway.headers import media_type, request_id
 from services.gateway.problems import BodyTimeout, BodyTooLarge, UnexpectedBody, UnsupportedMediaType
 
@@ -19,6 +20,9 @@ SECURITY: HeaderList = [
     (b"referrer-policy", b"no-referrer"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
 ]
+VARY = (b"vary", b"accept-encoding")
+PACKED = (b"content-encoding", b"gzip")
+AT_ONCE = 64 << 10
 JSON_TYPE = (b"content-type", b"application/json")
 
 
@@ -34,6 +38,7 @@ class Exchange:
     """`status` is 0 until an answer began. `extra` are headers for whatever the answer will be."""
 
     __slots__ = (
+        "_gzip",
         "extra",
         "headers",
         "method",
@@ -57,6 +62,7 @@ class Exchange:
         self.tenant: str | None = None
         self.status = 0
         self.extra: HeaderList = []
+        self._gzip: Gzip | None = None
 
     async def begin(self, status: int, headers: HeaderList) -> None:
         """Sends status and headers; ours are added."""
@@ -70,19 +76,42 @@ class Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": all_headers})
 
     async def answer(self, status: int, headers: HeaderList, body: bytes = b"") -> None:
-        """Sends a whole answer."""
+        """Sends a whole answer, compressed if the client wants that and it is worth it."""
+        if body and headers and is_compressible(headers[0][1]):
+            headers = [*headers, VARY]
+            if len(body) >= LEAST_BYTES and accepts_gzip(self.headers):
+                body = await Gzip().add(body, last=True)
+                headers.append(PACKED)
         if status not in {204, 304}:
             headers = [*headers, (b"content-length", str(len(body)).encode())]
         await self.begin(status, headers)
         await self.send({"type": "http.response.body", "body": b"" if self.method == "HEAD" else body})
 
-    async def part(self, body: bytes) -> None:
-        """Sends a part of the body, as soon as the client takes it."""
-        await self.send({"type": "http.response.body", "body": body, "more_body": True})
+    async def begin_parts(self, headers: HeaderList) -> None:
+        """Begins a body sent in parts. The first of the headers is its type."""
+        if is_compressible(headers[0][1]):
+            headers = [*headers, VARY]
+            if self.method != "HEAD" and accepts_gzip(self.headers):
+                self._gzip = Gzip()
+                headers.append(PACKED)
+        await self.begin(200, headers)
+
+    async def part(self, body: bytes, idle_seconds: float) -> None:
+        """Sends a part of the body, as fast as the client takes it. Nothing of it waits for the next one.
+
+        Raises TimeoutError if the client takes nothing (64 KiB at most) for `idle_seconds`.
+        """
+        if self._gzip is not None:
+            body = await self._gzip.add(body)
+        for at in range(0, len(body), AT_ONCE):
+            async with asyncio.timeout(idle_seconds):
+                piece = body[at : at + AT_ONCE]
+                await self.send({"type": "http.response.body", "body": piece, "more_body": True})
 
     async def end(self) -> None:
         """Ends a body sent in parts."""
-        await self.send({"type": "http.response.body", "body": b""})
+        last = b"" if self._gzip is None else await self._gzip.add(b"", last=True)
+        await self.send({"type": "http.response.body", "body": last})
 
     async def break_off(self, *, at_once: bool = False) -> None:
         """Breaks the connection in the middle of an answer; `at_once`: without what the client has not taken.

@@ -28,6 +28,7 @@ from services.gateway.upstreams import Upstream
 log = logging.getLogger(__name__)
 
 BACKLOG = 4096
+UNSENT_BYTES = 128 << 10
 
 
 @asynccontextmanager
@@ -94,6 +95,9 @@ async def serving(settings: GatewaySettings, app: Gateway) -> AsyncIterator[int]
     """
     family = socket.AF_INET6 if ":" in settings.bind else socket.AF_INET
     listener = socket.create_server((settings.bind, settings.port), family=family, backlog=BACKLOG)
+    if hasattr(socket, "TCP_NOTSENT_LOWAT"):
+        # Of what a client has not taken the kernel holds that much, not megabytes: so a slow one is seen to take some.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, UNSENT_BYTES)
     config = uvicorn.Config(
         app,
         host=settings.bind,

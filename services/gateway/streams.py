@@ -6,6 +6,7 @@ from typing import Any
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
+from libs.downloads import DISPOSITION_KEY
 from libs.problems import DeadlineExceeded, Problem
 from libs.status import from_rpc_error
 from services.gateway import errors
@@ -48,7 +49,7 @@ class StreamCall:
         watch = Watch(exchange.receive, call.cancel, 0)
         try:
             async with asyncio.timeout(forward.seconds + GRACE_SECONDS):
-                await self._serve(exchange, call, media)
+                await self._serve(exchange, call, media, forward.idle_seconds)
         except TimeoutError:
             # The client takes nothing any more; what waits for it would wait for ever.
             await exchange.break_off(at_once=True)
@@ -61,26 +62,33 @@ class StreamCall:
             watch.stop()
             call.cancel()
 
-    async def _serve(self, exchange: Exchange, call: Any, media: str | None) -> None:
+    async def _serve(self, exchange: Exchange, call: Any, media: str | None, idle_seconds: float) -> None:
         first = await self._next(call)
-        await exchange.begin(200, self._headers(first, media))
+        await exchange.begin_parts(await self._headers(call, first, media))
         if exchange.method != "HEAD":
-            await self._pass_on(exchange, call, first, media)
+            await self._pass_on(exchange, call, first, media, idle_seconds)
         await exchange.end()
 
-    def _headers(self, first: Any, media: str | None) -> HeaderList:
+    async def _headers(self, call: Any, first: Any, media: str | None) -> HeaderList:
         if self.is_file:
-            return file_headers(first.content_type if first is not None else "")
+            name = dict(await call.initial_metadata()).get(DISPOSITION_KEY)
+            return file_headers(first.content_type if first is not None else "", name)
         return [(b"content-type", _TYPES[media or NDJSON]), (b"x-accel-buffering", b"no")]
 
-    async def _pass_on(self, exchange: Exchange, call: Any, message: Any, media: str | None) -> None:
+    async def _pass_on(
+        self, exchange: Exchange, call: Any, message: Any, media: str | None, idle_seconds: float
+    ) -> None:
         try:
             while message is not None:
-                await exchange.part(self._framed(message, media))
-                message = await self._next(call) if media != SSE else await self._patient(exchange, call)
+                await exchange.part(self._framed(message, media), idle_seconds)
+                message = (
+                    await self._next(call)
+                    if media != SSE
+                    else await self._patient(exchange, call, idle_seconds)
+                )
         except Problem as problem:
             if not self.is_file:
-                await exchange.part(_framed_error(problem, exchange.request_id, media))
+                await exchange.part(_framed_error(problem, exchange.request_id, media), idle_seconds)
             await exchange.break_off()
             raise
 
@@ -92,15 +100,14 @@ class StreamCall:
             raise from_rpc_error(error) from None
         return None if raw is grpc.aio.EOF else self._parse(raw)
 
-    async def _patient(self, exchange: Exchange, call: Any) -> Any:
+    async def _patient(self, exchange: Exchange, call: Any, idle_seconds: float) -> Any:
         """As `_next`, with a comment now and then, so that no proxy takes the silence for an end."""
         waiting = asyncio.ensure_future(self._next(call))
         try:
             while not (await asyncio.wait({waiting}, timeout=PING_SECONDS))[0]:
-                await exchange.part(b": ping\n\n")
-        except asyncio.CancelledError:
+                await exchange.part(b": ping\n\n", idle_seconds)
+        finally:
             waiting.cancel()
-            raise
         return waiting.result()
 
     def _framed(self, message: Any, media: str | None) -> bytes:

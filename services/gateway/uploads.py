@@ -126,12 +126,12 @@ class UploadCall(Call):
         self.names = reader.names
         self._stream = upstream.upload(binding.method)
 
-    async def upload(self, exchange: Exchange, forward: Forward, idle_seconds: float) -> None:
+    async def upload(self, exchange: Exchange, forward: Forward) -> None:
         """Passes the body on and answers. Raises the service's Problem, BodyTimeout; ClientGone."""
         coding = exchange.headers.get(b"content-encoding", b"identity").lower()
         if coding != b"identity":
             raise UnsupportedMediaType("The body must not be compressed.", accepted="identity")
-        parts = exchange.parts(idle_seconds)
+        parts = exchange.parts(forward.idle_seconds)
         boundary = boundary_of(exchange.headers)
         if boundary is None:
             given = exchange.headers.get(b"content-type", b"").decode("latin-1")

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import socket
+import zlib
 from typing import Any
 
 import httpx
@@ -49,7 +51,8 @@ async def test_a_failure_in_the_middle_is_told_and_breaks_the_connection(api: Ap
 
 async def test_the_service_waits_for_a_slow_client(api: Api) -> None:
     servicer = api.shop.servicer
-    async with api.client.stream("GET", f"{NUMBERS}?count=20000&padding=20000") as answer:
+    path = f"{NUMBERS}?count=20000&padding=20000"
+    async with api.client.stream("GET", path, headers={"accept-encoding": "identity"}) as answer:
         parts = answer.aiter_raw()
         await anext(parts)
         before = -1
@@ -74,6 +77,127 @@ async def test_files_come_and_go_as_they_are(api: Api) -> None:
     assert put.json() == {"contentType": "image/png", "size": "2"}
     stream = await api.client.get("/api/v1/streams/one/two")
     assert (stream.text, stream.headers["content-type"]) == ("onetwo", "text/csv")
+
+
+async def test_a_file_brings_its_name(api: Api) -> None:
+    answer = await api.client.get('/api/v1/links/Käufer "1".csv?signature=good&type=text/csv')
+    assert answer.headers["content-disposition"] == (
+        "attachment; filename=\"K_ufer _1_.csv\"; filename*=UTF-8''K%C3%A4ufer%20_1_.csv"
+    )
+    assert answer.headers["content-type"] == "text/csv"
+    unnamed = await api.client.get("/api/v1/streams/one/two")
+    assert "content-disposition" not in unnamed.headers
+
+
+async def test_a_link_needs_no_token_and_a_token_does_not_help(api: Api) -> None:
+    async with httpx.AsyncClient(base_url=api.url, timeout=20) as nobody:
+        answer = await nobody.get("/api/v1/links/a?signature=good&type=text/csv")
+        assert (answer.status_code, answer.text[:7]) == (200, "000000,")
+        assert "authorization" not in api.shop.servicer.metadata[-1]
+        refused = await nobody.get("/api/v1/links/a?signature=bad")
+        assert (refused.status_code, refused.json()["error"]["reason"]) == (401, "LINK_INVALID")
+        assert "www-authenticate" not in refused.headers
+    assert (await api.client.get("/api/v1/links/a?signature=bad")).status_code == 401
+
+
+async def test_who_tries_links_is_slowed_down(opens: Any) -> None:
+    async with opens(rate_limit_address=3) as api:
+        for _ in range(20):
+            answer = await api.client.get("/api/v1/links/a?signature=bad")
+            if answer.status_code == 429:
+                break
+        assert answer.status_code == 429
+        assert (await api.client.get("/api/v1/links/a?signature=good")).status_code == 429
+
+
+GZIP = {"accept-encoding": "br, gzip;q=0.5"}
+
+
+async def test_text_is_compressed_if_it_is_worth_it(api: Api) -> None:
+    for length, packed in ((2000, True), (100, False)):
+        answer = await api.client.post("/api/v1/echo", json={"text": "x" * length}, headers=GZIP)
+        assert answer.headers["vary"] == "accept-encoding"
+        assert answer.headers.get("content-encoding") == ("gzip" if packed else None)
+        assert answer.json()["text"] == "x" * length
+    assert int(answer.headers["content-length"]) > 100
+    for refused in ("identity", "gzip;q=0", "*;q=0", ""):
+        answer = await api.client.post(
+            "/api/v1/echo", json={"text": "x" * 2000}, headers={"accept-encoding": refused}
+        )
+        assert ("content-encoding" in answer.headers, answer.headers["vary"]) == (False, "accept-encoding")
+    error = await api.client.post("/api/v1/echo", json={"t" * 300: 1, "u" * 300: 1}, headers=GZIP)
+    assert (error.status_code, error.headers.get("content-encoding")) == (400, "gzip")
+    assert len(error.json()["error"]["violations"]) == 2
+
+
+async def test_files_are_compressed_by_their_type(api: Api) -> None:
+    xlsx = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
+    for kind, packed in (
+        ("text/csv", True),
+        ("application/x-ndjson", True),
+        (xlsx, False),
+        ("image/png", False),
+    ):
+        path = f"/api/v1/links/a?signature=good&parts=30&type={kind}"
+        answer = await api.client.get(path, headers=GZIP)
+        assert answer.headers.get("content-encoding") == ("gzip" if packed else None), kind
+        assert answer.headers.get("vary") == ("accept-encoding" if packed else None), kind
+        assert len(answer.content) == 30 * 7000
+        head = await api.client.head(path, headers=GZIP)
+        assert (head.status_code, head.content) == (200, b"")
+
+
+@pytest.mark.parametrize("accept", ["*/*", "text/event-stream"])
+async def test_compressed_messages_wait_for_nothing(api: Api, accept: str) -> None:
+    """Each can be unpacked when it is there, and a failure breaks a compressed stream as well."""
+    path = f"{NUMBERS}?count=9&failAfter=2"
+    seen = await raw_answer(api, path, f"{accept}\r\naccept-encoding: gzip")
+    head, _, body = seen.partition(b"\r\n\r\n")
+    assert b"content-encoding: gzip" in head
+    assert not seen.endswith(b"0\r\n\r\n")
+    unpacker = zlib.decompressobj(31)
+    parts = []
+    while body:
+        size, _, body = body.partition(b"\r\n")
+        parts.append(unpacker.decompress(body[: int(size, 16)]))
+        body = body[int(size, 16) + 2 :]
+    assert len(parts) == 3
+    assert b'"number":"0"' in parts[0]
+    assert b'"number":"1"' in parts[1]
+    assert b'"Gone."' in parts[2]
+    assert not unpacker.eof
+
+
+async def test_a_client_that_takes_nothing_for_a_while_is_cut_off(opens: Any) -> None:
+    """However long the stream may take as a whole."""
+    async with opens(idle_seconds=1) as api:
+        reader, writer = await asyncio.open_connection("127.0.0.1", api.port, limit=1024)
+        path = "/api/v1/links/a?signature=good&type=text/csv&parts=100000"
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: a\r\n\r\n".encode())
+        await reader.readline()
+        async with asyncio.timeout(15):
+            while not (line := api.logged()):  # noqa: ASYNC110 – the log tells nobody
+                await asyncio.sleep(0.1)
+        assert json.loads(line)["status"] == 504
+        writer.close()
+
+
+async def test_a_slow_client_is_waited_for(opens: Any) -> None:
+    """It takes a little all the time, for longer than it may take nothing."""
+    async with opens(idle_seconds=1) as api:
+        narrow = socket.create_connection(("127.0.0.1", api.port))
+        narrow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16_384)
+        reader, writer = await asyncio.open_connection(sock=narrow, limit=16_384)
+        path = "/api/v1/links/a?signature=good&type=text/csv&parts=600"
+        writer.write(f"GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n".encode())
+        taken = 0
+        for _ in range(30):
+            taken += len(await reader.read(50_000))
+            await asyncio.sleep(0.1)
+        while part := await reader.read(1 << 20):
+            taken += len(part)
+        assert taken > 600 * 7000
+        writer.close()
 
 
 async def test_a_file_that_fails_is_cut_off(api: Api) -> None:
@@ -111,7 +235,7 @@ async def test_a_client_that_takes_nothing_is_cut_off(opens: Any) -> None:
 
 async def drained(api: Api, path: str) -> None:
     """Reads a stream to its end."""
-    async with api.client.stream("GET", path) as answer:
+    async with api.client.stream("GET", path, headers={"accept-encoding": "identity"}) as answer:
         async for _ in answer.aiter_raw():
             pass
 

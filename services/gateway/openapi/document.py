@@ -171,6 +171,7 @@ def _headers_out() -> Schema:
     text = {"schema": {"type": "string"}}
     return {
         "Location": {**text, "description": "Path of what was created."},
+        "ContentDisposition": {**text, "description": "The file's name, if it has one."},
         "ETag": {**text, "description": "Version of the resource, for If-Match and If-None-Match."},
         "RetryAfter": {"schema": {"type": "integer"}, "description": "Seconds to wait."},
     }

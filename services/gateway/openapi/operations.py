@@ -18,7 +18,7 @@ from services.gateway.uploads import UploadReader
 _ERRORS = ("400", "401", "403", "404", "409", "412", "429", "503")
 _BINARY: Schema = {"type": "string", "format": "binary"}
 _FILE: Schema = {"application/octet-stream": {"schema": _BINARY}}
-_UPLOADED = (
+_FILES = (
     "application/octet-stream",
     "text/csv",
     "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
@@ -39,7 +39,7 @@ def operation(reader: RequestReader, schemas: Schemas, name: str) -> Schema:
         "description": "\n\n".join(filter(None, described)),
         "x-permission": permission(method),
         "x-rpc": method.path,
-        "security": [{"bearer": []}],
+        "security": [] if method.access.link else [{"bearer": []}],
         "parameters": _parameters(reader, schemas),
     }
     if reader.takes_body:
@@ -49,8 +49,8 @@ def operation(reader: RequestReader, schemas: Schemas, name: str) -> Schema:
 
 
 def permission(method: Method) -> str:
-    """The permission that an RPC asks for; for self-service ones without, that of the customer itself."""
-    return method.access.permission or "self"
+    """The permission that an RPC asks for; without one, "self" (the customer) or "link" (a signed link)."""
+    return method.access.permission or ("link" if method.access.link else "self")
 
 
 def tag(method: Method) -> str:
@@ -112,7 +112,7 @@ def _upload(reader: UploadReader, schemas: Schemas) -> Schema:
     properties = {name: schemas.of_field(parameter.field) for name, parameter in reader.parameters.items()}
     form = {"type": "object", "required": ["file"], "properties": {**properties, "file": _BINARY}}
     described = "The fields are the query parameters, and come before the file."
-    return {kind: {"schema": _BINARY} for kind in _UPLOADED} | {
+    return {kind: {"schema": _BINARY} for kind in _FILES} | {
         MULTIPART: {"schema": {"description": described, **form}}
     }
 
@@ -124,7 +124,7 @@ def _responses(reader: RequestReader, schemas: Schemas) -> Schema:
     if output.full_name == EMPTY:
         found["204"] = {"description": "Done."}
     elif method.server_streaming:
-        found["200"] = {"description": "The stream.", "content": _stream(reader, schemas)}
+        found["200"] = _stream(reader, schemas)
     elif output.full_name == HTTP_BODY:
         found["200"] = {"description": "The file.", "content": _FILE}
     else:
@@ -161,5 +161,8 @@ def _answer(reader: RequestReader, schemas: Schemas, *, created: bool) -> Schema
 def _stream(reader: RequestReader, schemas: Schemas) -> Schema:
     output = reader.binding.method.output
     if output.full_name == HTTP_BODY:
-        return _FILE
-    return {kind: {"schema": schemas.of_message(output)} for kind in (NDJSON, SSE)}
+        headers = {"Content-Disposition": {"$ref": "#/components/headers/ContentDisposition"}}
+        content = {kind: {"schema": _BINARY} for kind in _FILES}
+        return {"description": "The file.", "content": content, "headers": headers}
+    content = {kind: {"schema": schemas.of_message(output)} for kind in (NDJSON, SSE)}
+    return {"description": "The stream.", "content": content}
