@@ -329,6 +329,9 @@ class RowReader:
         for name in ("order.external_id", "order.placed_at"):
             if name not in given:
                 self._required(record.row, name, errors)
+        sums: dict[str, Any] = {
+            name: Money(amount_minor=given[f"order.{name}"]) for name in _SUMS if f"order.{name}" in given
+        }
         message = orders_pb2.Order(
             source=self.facts.source,
             external_id=given.get("order.external_id", ""),
@@ -338,9 +341,7 @@ class RowReader:
             store=given.get("order.store", ""),
             tax_included=given.get("order.tax_included", False),
             tags=given.get("order.tags", ()),
-            **{
-                name: Money(amount_minor=given[f"order.{name}"]) for name in _SUMS if f"order.{name}" in given
-            },
+            **sums,
         )
         placed_at = given.get("order.placed_at")
         if placed_at is not None:
@@ -365,9 +366,11 @@ class RowReader:
             _infer_tax(message)
         faults = Faults()
         told = told_order(message, self._house, faults, ())
-        for violation in faults.found:
-            if violation.reason != "REQUIRED":
-                errors.append(self._of_violation(violation, record.row, rows))
+        errors += [
+            self._of_violation(violation, record.row, rows)
+            for violation in faults.found
+            if violation.reason != "REQUIRED"
+        ]
         return told, "order.revision" in given
 
     def _buyer(self, given: dict[str, Any], customer: dict[str, Any]) -> dict[str, str]:

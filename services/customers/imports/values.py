@@ -259,7 +259,7 @@ def amount(currency: str, decimal: str) -> Reader:
     digits = MINOR_DIGITS[currency]
     point = "," if decimal == "," else "."
     simple = re.compile(rf"(\d{{1,12}})(?:[{point}](\d{{{max(digits, 1)}}}))?")
-    scale = 10**digits
+    scale: int = 10**digits
 
     def read(given: str) -> int:
         quick = simple.fullmatch(given) if decimal or type(given) is Number else None
@@ -300,7 +300,8 @@ def integer(decimal: str, least: int, most: int) -> Reader:
     any_number = number(decimal)
 
     def read(given: str) -> int:
-        found = int(given) if given.isascii() and given.isdigit() and len(given) < 16 else any_number(given)
+        plain = given.isascii() and given.isdigit() and len(given) < 16
+        found: int | float = int(given) if plain else any_number(given)
         if found != int(found) or not least <= found <= most:
             raise CellWrong("INT64_RANGE", f"must be a whole number from {least:,} to {most:,}")
         return int(found)
