@@ -76,7 +76,7 @@ async def test_a_tenant_sees_all_of_its_own_rows_and_no_others(
         names = [name for name in walled(stack, service) if not name.endswith(("outbox", "inbox", "parked"))]
         there = {name: count(database, name, "tenant_id = %s", mine) for name in names}
         assert {name: count(app, name) for name in names} == there
-        assert there[f"{service}.jobs"] == 2
+        assert there[f"{service}.jobs"] >= 2
         assert there[f"{service}.tenants"] == 1
 
 
@@ -94,7 +94,7 @@ async def test_a_business_sees_no_rows_of_another(
         assert {
             name: n for name in names if (n := count(app, name, "business_id <> %s", home.business))
         } == {}
-        assert count(app, f"{service}.jobs") == 1
+        assert count(app, f"{service}.jobs") >= 1
 
 
 @pytest.mark.parametrize("service", SERVICES)

@@ -23,6 +23,8 @@ from regulars.customers.v1.businesses_pb2 import (
 from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceStub
 from regulars.customers.v1.customers_pb2 import CreateCustomerRequest, Customer, Source
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
+from regulars.customers.v1.exports_pb2 import EXPORT_STATE_COMPLETED, CreateExportRequest, GetExportRequest
+from regulars.customers.v1.exports_pb2_grpc import ExportsServiceStub
 from regulars.customers.v1.notes_pb2 import CreateNoteRequest, Note
 from regulars.customers.v1.notes_pb2_grpc import NotesServiceStub
 from regulars.customers.v1.orders_pb2 import ORDER_STATUS_PAID, Order, RecordOrderRequest
@@ -115,10 +117,12 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
     view = await tenant.calls(ViewsServiceStub, businesses=here).CreateView(
         CreateViewRequest(view=SavedView(name=f"view {mark}", shared=True))
     )
+    export_id = await _exported(tenant, business.id)
     if heard:
         await _joined(tenant, made.id, business.id)
     ids = {"customer": made.id, "business": business.id, "address": address.id, "note": note.id}
     ids |= {"order": recorded.result.order_id, "view": view.id}
+    ids |= {"export": export_id}
     return World(tenant, ids | await _jobs(tenant, business.id), texts)
 
 
@@ -135,6 +139,17 @@ async def _joined(tenant: TenantOfTest, customer_id: str, business_id: str) -> N
                 await asyncio.sleep(0.02)
             else:
                 return
+
+
+async def _exported(tenant: TenantOfTest, business_id: str) -> str:
+    """An export of the business with its file, once that is written."""
+    exports = tenant.calls(ExportsServiceStub, businesses=[business_id])
+    made = await exports.CreateExport(CreateExportRequest(columns=["id"]))
+    async with asyncio.timeout(20):
+        while made.state != EXPORT_STATE_COMPLETED:
+            await asyncio.sleep(0.02)
+            made = await exports.GetExport(GetExportRequest(id=made.id))
+    return made.id
 
 
 async def _jobs(tenant: TenantOfTest, business_id: str) -> dict[str, str]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import orjson
 from psycopg.rows import tuple_row
-from sqlalchemy import Row, and_, literal, or_, select
+from sqlalchemy import Row, and_, any_, literal, or_, select
 
 from libs.audit import Reading
 from libs.crypto import Column, TenantKeys
@@ -152,13 +152,10 @@ def _readable(tx: Tx) -> Any:
 
     A mask of a category covers those below it.
     """
-    conditions: list[Any] = [
-        or_(
-            *(_e.masks.any(above) for above in _above(mask)),
-        )
-        for mask in tx.caller.masks
-    ]
-    return and_(literal(True), *conditions)
+    return and_(
+        literal(True),
+        *(or_(*(literal(above) == any_(_e.masks) for above in _above(mask))) for mask in tx.caller.masks),
+    )
 
 
 def _above(mask: str) -> list[str]:

@@ -1,9 +1,9 @@
 """RPCs about exports."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from google.api.httpbody_pb2 import HttpBody
@@ -11,11 +11,12 @@ from google.api.httpbody_pb2 import HttpBody
 from libs import caller as callers
 from libs import idempotency
 from libs.audit import Reading
-from libs.caller import acting_as
+from libs.caller import Caller, acting_as
 from libs.crypto import TenantKeys
 from libs.db import Tx
+from libs.downloads import DISPOSITION_KEY, disposition
 from libs.ids import new_id
-from libs.problems import InvalidArgument, Unauthenticated
+from libs.problems import InvalidArgument
 from libs.rpc import Context
 from libs.run.service import Runtime
 from libs.sealed_files import OpenFile
@@ -54,13 +55,8 @@ class ExportsService(ExportsServiceServicer):
                 await actions.begin(tx, self._keys(), export_id, wanted, size, streamed=True)
                 created_at = tx.now
         writer = writer_of(wanted.form, wanted.columns, wire.in_order(wanted, wanted.masked))
-        await context.send_initial_metadata(
-            (
-                *_headers(wire.file_name(created_at, writer.extension)),
-                ("x-export-id", str(export_id)),
-                ("x-masked-columns", ",".join(wire.in_order(wanted, wanted.masked))),
-            )
-        )
+        masked = wire.in_order(wanted, wanted.masked)
+        await context.send_initial_metadata(_headers(export_id, created_at, writer, masked))
         contents, whole = Contents(Walk(rt, wanted), writer), False
         try:
             async for body in _bodies(joined(contents.parts(), MESSAGE_BYTES), writer.content_type):
@@ -119,21 +115,26 @@ class ExportsService(ExportsServiceServicer):
     async def DownloadExport(
         self, request: pb.DownloadExportRequest, context: Context
     ) -> AsyncIterator[HttpBody]:
-        caller, export_id = callers.current(), UUID(request.id)
-        if request.link:
-            tenant_id = links.tenant_of(self.rt.keys, request.link, export_id)
-            caller = wire.by_link(tenant_id, export_id, caller)
-        elif caller.tenant_id is None:
-            raise Unauthenticated
+        async with aclosing(self._download(UUID(request.id), callers.current(), context)) as bodies:
+            async for body in bodies:
+                yield body
+
+    async def DownloadExportByLink(
+        self, request: pb.DownloadExportByLinkRequest, context: Context
+    ) -> AsyncIterator[HttpBody]:
+        export_id = UUID(request.id)
+        tenant_id = links.tenant_of(self.rt.keys, request.signature, export_id)
+        caller = wire.by_link(tenant_id, export_id, callers.current())
+        async with aclosing(self._download(export_id, caller, context)) as bodies:
+            async for body in bodies:
+                yield body
+
+    async def _download(self, export_id: UUID, caller: Caller, context: Context) -> AsyncGenerator[HttpBody]:
         with acting_as(caller):
             known, files = await self._files(export_id)
         writer = _writer_of(known)
         await context.send_initial_metadata(
-            (
-                *_headers(wire.file_name(known.row.created_at, writer.extension)),
-                ("x-export-id", request.id),
-                ("x-masked-columns", ",".join(known.row.masked_columns)),
-            )
+            _headers(export_id, known.row.created_at, writer, known.row.masked_columns)
         )
         async for body in _bodies(joined(_chunks(files), MESSAGE_BYTES), writer.content_type):
             yield body
@@ -188,8 +189,16 @@ class ExportsService(ExportsServiceServicer):
             reading.only(())
 
 
-def _headers(name: str) -> Sequence[tuple[str, str]]:
-    return (("content-disposition", f'attachment; filename="{name}"'),)
+def _headers(
+    export_id: UUID, created_at: datetime, writer: Writer, masked: Sequence[str]
+) -> Sequence[tuple[str, str]]:
+    """What goes ahead of a file."""
+    name = wire.file_name(created_at, writer.extension)
+    return (
+        (DISPOSITION_KEY, disposition(name)),
+        ("x-export-id", str(export_id)),
+        ("x-masked-columns", ",".join(masked)),
+    )
 
 
 def _writer_of(known: Known) -> Writer:

@@ -124,7 +124,7 @@ def export(known: Known, now: datetime, link: str = "", link_expires_at: datetim
         created_at=stamp(row.created_at),
         finished_at=stamp(row.finished_at or (job.finished_at if job is not None else None)),
         expires_at=stamp(row.expires_at),
-        download_link=f"/api/v1/customers/exports/{row.export_id}/download?link={link}" if link else "",
+        download_link=f"/api/v1/customers/exports/{row.export_id}/file?signature={link}" if link else "",
         link_expires_at=stamp(link_expires_at),
         downloads=row.downloads,
         last_downloaded_at=stamp(row.last_downloaded_at),
