@@ -1,7 +1,7 @@
 """One REST form of an RPC: from the request's message to the HTTP answer."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.message_factory import GetMessageClass
 
 from libs.contracts import ContractError
+from libs.downloads import DISPOSITION_KEY
 from libs.status import from_rpc_error
 from services.gateway.codec.encode import encoder_of, page_encoder, to_bytes, value_encoder
 from services.gateway.codec.masks import resource_of
@@ -24,6 +25,8 @@ from services.gateway.watch import Watch
 Metadata = tuple[tuple[str, str], ...]
 # What RPCs are called that make something: answered with 201.
 CREATING = ("Create", "Upload")
+# Headers that the gateway alone sets.
+_OURS = {"x-accel-buffering", "x-content-type-options", "x-request-id"}
 EMPTY = "google.protobuf.Empty"
 
 
@@ -124,11 +127,17 @@ class Call:
         await exchange.answer(status, headers, to_bytes(encode(message)))
 
 
-def file_headers(content_type: str, disposition: object = None) -> HeaderList:
-    """Type and name of a file; a type that no header can carry becomes plain bytes, such a name none."""
+def file_headers(content_type: str, told: Mapping[str, str | bytes] | None = None) -> HeaderList:
+    """The headers of a file: its type, and what the service told ahead of it (its name, and `x-…` of its own).
+
+    A type that no header can carry becomes plain bytes; anything else of that kind is left out.
+    """
     if not content_type.isascii() or not content_type.isprintable() or "/" not in content_type:
         content_type = "application/octet-stream"
     headers = [(b"content-type", content_type.encode())]
-    if isinstance(disposition, str) and disposition.isascii() and disposition.isprintable():
-        headers.append((b"content-disposition", disposition.encode()))
+    for name, value in (told or {}).items():
+        theirs = name == DISPOSITION_KEY or (name.startswith("x-") and not name.startswith("x-regulars-"))
+        plain = isinstance(value, str) and value.isascii() and value.isprintable()
+        if theirs and plain and name not in _OURS:
+            headers.append((name.encode(), str(value).encode()))
     return headers

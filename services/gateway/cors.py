@@ -8,7 +8,10 @@ _ALLOWED = (
     b"authorization, content-type, idempotency-key, if-match, if-none-match, traceparent, "
     b"x-regulars-purpose, x-request-id, x-request-timeout"
 )
-_EXPOSED = b"content-disposition, etag, location, ratelimit, ratelimit-policy, retry-after, x-request-id"
+_EXPOSED = (
+    b"content-disposition, etag, location, ratelimit, ratelimit-policy, retry-after, x-export-id, "
+    b"x-masked-columns, x-request-id"
+)
 _MAX_AGE_SECONDS = b"600"
 
 

@@ -6,7 +6,6 @@ from typing import Any
 import grpc
 from google.protobuf.message_factory import GetMessageClass
 
-from libs.downloads import DISPOSITION_KEY
 from libs.problems import DeadlineExceeded, Problem
 from libs.status import from_rpc_error
 from services.gateway import errors
@@ -71,8 +70,8 @@ class StreamCall:
 
     async def _headers(self, call: Any, first: Any, media: str | None) -> HeaderList:
         if self.is_file:
-            name = dict(await call.initial_metadata()).get(DISPOSITION_KEY)
-            return file_headers(first.content_type if first is not None else "", name)
+            told = dict(await call.initial_metadata())
+            return file_headers(first.content_type if first is not None else "", told)
         return [(b"content-type", _TYPES[media or NDJSON]), (b"x-accel-buffering", b"no")]
 
     async def _pass_on(

@@ -203,7 +203,14 @@ class ShopServicer:
         assert (caller.tenant_id, caller.permissions, caller.businesses) == (None, frozenset(), frozenset())
         if request.signature != "good":
             raise LinkInvalid
-        await downloads.named(context, request.name)
+        told = (
+            ("x-export-id", "7"),
+            ("x-request-id", "forged"),
+            ("x-regulars-secret", "no"),
+            ("other", "no"),
+        )
+        named = (downloads.DISPOSITION_KEY, downloads.disposition(request.name))
+        await context.send_initial_metadata((named, *told))
         for number in range(request.parts or 1):
             yield HttpBody(content_type=request.type, data=b"%06d," % number * 1000)
 

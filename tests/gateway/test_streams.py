@@ -85,6 +85,9 @@ async def test_a_file_brings_its_name(api: Api) -> None:
         "attachment; filename=\"K_ufer _1_.csv\"; filename*=UTF-8''K%C3%A4ufer%20_1_.csv"
     )
     assert answer.headers["content-type"] == "text/csv"
+    assert answer.headers["x-export-id"] == "7"
+    assert "forged" not in str(answer.headers)
+    assert not {"x-regulars-secret", "other"} & set(answer.headers)
     unnamed = await api.client.get("/api/v1/streams/one/two")
     assert "content-disposition" not in unnamed.headers
 
