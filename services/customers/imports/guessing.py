@@ -160,8 +160,9 @@ def _is_email(text: str, _: str) -> bool:
 
 
 def _is_phone(text: str, country: str) -> bool:
+    """True for what is plainly a phone: mere digits may be an id or a date."""
     try:
-        return bool(formats.phone(text, country))
+        return text.startswith(("+", "0", "(")) and bool(formats.phone(text, country))
     except Wrong:
         return False
 
