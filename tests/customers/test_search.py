@@ -30,6 +30,9 @@ PEOPLE: list[dict[str, Any]] = [
     {"first_name": "Γιώργος", "last_name": "Παπαδόπουλος", "email": "gp@south.example"},
     {"first_name": "Сергей", "last_name": "Кузнецов", "email": "sk@east.example"},
     {"full_name": "王小明", "email": "wang@east.example"},
+    {"first_name": "さくら", "last_name": "田中"},
+    {"first_name": "민준", "last_name": "김"},
+    {"first_name": "小龙", "last_name": "李"},
     {"first_name": "Siobhán", "last_name": "O’Brien", "email": "shiv@west.example"},
     {"first_name": "محمد", "last_name": "أحمد", "email": "ma@south.example"},
     {
@@ -85,6 +88,10 @@ TYPED = [
     ("fernandes lopes", "Maria Fernandez Lopez"),
     ("612 345", "Maria Fernandez Lopez"),
     ("ferxandxz maria", "Maria Fernandez Lopez"),
+    ("smixhx john", "John Smith"),
+    ("田中さくら", "さくら 田中"),
+    ("김민준", "민준 김"),
+    ("李小龙", "小龙 李"),
 ]
 
 
@@ -101,6 +108,18 @@ async def test_the_best_match_comes_first(shop: Shop) -> None:
     found = names(await shop.search("anna smith"))
     assert found[:3] == ["Anna Smith", "Anna Smithson", "Hanna Smith"]
     assert found[3:] == ["Ana Smith"]
+
+
+async def test_of_mistyped_names_the_frequent_one_comes_first(shop: Shop) -> None:
+    """And the rare ones are there too, however many bear the frequent one."""
+    await shop.create(first_name="Eve", last_name="Wakr")
+    for _ in range(40):
+        await shop.create(first_name="Ann", last_name="Walker")
+    for _ in range(3):
+        await shop.create(first_name="Bob", last_name="Walk")
+    found = [name.rpartition(" ")[2] for name in names(await shop.search("walkr", page_size=20))]
+    assert found[:3] == ["Walker", "Walk", "Wakr"]
+    assert set(found[3:]) == {"Walker", "Walk"}
 
 
 async def test_of_equal_matches_the_newest_comes_first(shop: Shop) -> None:

@@ -20,6 +20,7 @@ from regulars.customers.v1.addresses_pb2 import Address, CreateAddressRequest, D
 from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceStub
 from regulars.customers.v1.search_pb2 import AttributeCondition, SearchCustomersResponse
 from services.customers.orders.tables import customer_metrics
+from services.customers.search import queries
 from tests.customers.shop import Shop, refused
 
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -222,6 +223,13 @@ ORDERS = [
 ]
 
 
+@pytest.fixture(params=[queries.WALKED_FROM, 1], ids=["looked up", "walked"])
+def walked_from(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of candidates in both ways."""
+    monkeypatch.setattr(queries, "WALKED_FROM", request.param)
+
+
+@pytest.mark.usefixtures("walked_from")
 async def test_orders_and_their_pages(shop: Shop, crowd: dict[str, pb.Customer]) -> None:
     for order, expected in ORDERS:
         for query, size in itertools.product(("", "person") if order else ("",), (1, 2, 3, 5, 200)):

@@ -24,8 +24,10 @@ MOST_OPENED = 3_000
 _IN_TEXT, _MISTYPED = "text", "mistyped"
 # Below this many found, slips are looked for.
 FEW_FOUND = 10
+# A query of several parts with so many terms leaves few candidates: one look at the index is then enough.
+MANY_TERMS = 5
 
-Found = dict[UUID, tuple[Level, int, float, int]]
+Found = dict[UUID, tuple[Level, int, int, float, int]]
 """Whom a search found, with what they are ranked by: the least first."""
 
 
@@ -77,7 +79,7 @@ class Answer:
 async def by_relevance(looking: Looking, size: int) -> Answer:
     """The best `size` customers: those of a better stage first, then by similarity, then the newest.
 
-    Of those with a slip, the first of each spelling comes before the second of any.
+    Of those with a slip, the first of each spelling comes before the second of any, and of those the frequent name.
 
     Stops as soon as the page is full. Mistyped names are looked for where fewer than ten were found, and names
     with two slips where nobody was.
@@ -90,12 +92,12 @@ async def by_relevance(looking: Looking, size: int) -> Answer:
     if by_id and not (exact and contacts):
         exact += await _by_external_id(looking)
     for customer_id in exact:
-        found[customer_id] = (Level.EXACT, 0, 0.0, -customer_id.int)
+        found[customer_id] = (Level.EXACT, 0, 0, 0.0, -customer_id.int)
     if not (found and contacts):
         answer.truncated = await _by_stages(looking, size, found)
     if not found and not by_id and rules.EXTERNAL_ID in looking.compared:
         for customer_id in await _by_external_id(looking):
-            found[customer_id] = (Level.EXACT, 0, 0.0, -customer_id.int)
+            found[customer_id] = (Level.EXACT, 0, 0, 0.0, -customer_id.int)
     ranked = sorted(found, key=lambda customer_id: found[customer_id])
     answer.truncated |= len(ranked) > size
     answer.ids, answer.total, answer.estimated = ranked[:size], len(ranked), answer.truncated
@@ -105,15 +107,31 @@ async def by_relevance(looking: Looking, size: int) -> Answer:
 async def _by_stages(looking: Looking, size: int, found: Found) -> bool:
     """Fills `found` stage by stage; True if there may be more than it holds."""
     more = False
-    for level in (Level.WORDS, Level.PREFIX, Level.INSIDE):
-        more |= await _stage(looking, size, found, level, (queries.FIRST_CANDIDATES, queries.CANDIDATES))
-        if len(found) >= size:
-            return True
+    if not await _at_once(looking, found):
+        for level in (Level.WORDS, Level.PREFIX, Level.INSIDE):
+            more |= await _stage(looking, size, found, level, (queries.FIRST_CANDIDATES, queries.CANDIDATES))
+            if len(found) >= size:
+                return True
     if len(found) < min(size, FEW_FOUND):
-        more |= await _stage(looking, size, found, Level.ONE_EDIT, (queries.CANDIDATES,))
+        limit = queries.EACH_SPELLING if looking.query.is_one_word else queries.CANDIDATES
+        more |= await _stage(looking, size, found, Level.ONE_EDIT, (limit,))
     if not found:
         more |= await _stage(looking, size, found, Level.TWO_EDITS, (queries.LAST_CANDIDATES,))
     return more
+
+
+async def _at_once(looking: Looking, found: Found) -> bool:
+    """Does the first three levels in one, whose candidates are among those of the third; False if they are many."""
+    query, plans = looking.query, looking.plans(Level.INSIDE)
+    parts = len(query.words) + len(query.numbers) + len(query.emails)
+    if parts < 2 or min((len(plan.all_of) for plan in plans), default=0) < MANY_TERMS:
+        return False
+    wanted = [looking.tokens(plan) for plan in plans]
+    rows = await queries.candidates(looking.tx, looking.scope, wanted, queries.FIRST_CANDIDATES)
+    if len(rows) >= queries.FIRST_CANDIDATES:
+        return False
+    _judge(looking, rows, Level.INSIDE, found, len(rows))
+    return True
 
 
 async def _stage(looking: Looking, size: int, found: Found, level: Level, limits: Iterable[int]) -> bool:
@@ -122,7 +140,9 @@ async def _stage(looking: Looking, size: int, found: Found, level: Level, limits
     more = False
     for limit in limits if wanted else ():
         rows = await queries.candidates(looking.tx, looking.scope, wanted, limit)
-        enough = _judge(looking, rows, level, found, min(MOST_RELEVANT, max(5 * size, 50)))
+        # Slips are all judged: which names there are, and which is frequent, is seen by all of them alone.
+        most = len(rows) if level >= Level.ONE_EDIT else min(MOST_RELEVANT, max(5 * size, 50))
+        enough = _judge(looking, rows, level, found, most)
         more = enough or len(rows) >= limit
         if not more or len(found) >= size:
             break
@@ -133,7 +153,8 @@ def _judge(looking: Looking, rows: Iterable[Any], level: Level, found: Found, en
     """Opens candidates and keeps those that agree; True if it stopped with `enough` of them."""
     query, compared, keys, reading = looking.query, looking.compared, looking.keys, looking.reading
     most = len(found) + enough
-    spellings: Counter[tuple[str, ...]] = Counter()
+    bearers: Counter[tuple[str, ...]] = Counter()
+    meant: dict[UUID, tuple[str, ...]] = {}
     for row in rows:
         if row[0] in found:
             continue
@@ -142,10 +163,15 @@ def _judge(looking: Looking, rows: Iterable[Any], level: Level, found: Found, en
         person = rules.person_of(queries.opened(row, keys, reading), compared)
         agrees = rules.level_of(query, person, level)
         if agrees is not None:
-            # Which name was meant is not known: the first of each comes before the second of any.
-            meant = rules.meant(query, person) if agrees >= Level.ONE_EDIT else ()
-            found[row[0]] = (agrees, spellings[meant], -rules.similarity(query, person), -row[0].int)
-            spellings[meant] += agrees >= Level.ONE_EDIT
+            nth = 0
+            if agrees >= Level.ONE_EDIT:
+                # Which name was meant is not known: the first of each comes before the second of any.
+                name = meant[row[0]] = rules.meant(query, person)
+                nth, bearers[name] = bearers[name], bearers[name] + 1
+            found[row[0]] = (agrees, nth, 0, -rules.similarity(query, person), -row[0].int)
+    for customer_id, name in meant.items():
+        agrees, nth, _, similarity, newest = found[customer_id]
+        found[customer_id] = (agrees, nth, -bearers[name], similarity, newest)
     return False
 
 

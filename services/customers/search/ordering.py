@@ -62,6 +62,15 @@ class Phase:
         ]
 
     @property
+    def is_indexed(self) -> bool:
+        """True if an index has this order, or almost: few have the same value of the first column."""
+        if self.needs_metrics and not self.first_is_there:
+            return False
+        first, last = self.columns[0], self.columns[-1]
+        same_way = first.descending == last.descending or first.name != "order_count"
+        return same_way and last.name == "created_at" and len(self.columns) == 1 + self.first_is_there
+
+    @property
     def order(self) -> str:
         """The ORDER BY."""
         parts = zip(self.expressions, self.columns, strict=True)

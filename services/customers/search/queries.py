@@ -16,13 +16,16 @@ from services.customers.profiles.queries import PROFILE, first_id_at
 from services.customers.search.ordering import Phase
 from services.customers.search.rules import Plan
 
-# How many candidates one plan gives at most: by relevance at first, and if they were too few; for the last level;
-# for a list by columns.
+# How many candidates one plan gives at most: by relevance at first, and if they were too few; for each letter that one
+# word may lack; for the last level; for a list by columns.
 FIRST_CANDIDATES = 200
 CANDIDATES = 600
+EACH_SPELLING = 30
 LAST_CANDIDATES = 400
 MOST_LISTED = 50_000
 EXACT_TOTAL = 10_000
+# From so many candidates on, a list by columns walks the index of its order and skips who is no candidate.
+WALKED_FROM = 2_000
 # What the database expects a count to cost at most, in its own units, for us to count: some tens of milliseconds.
 DEAR = 20_000
 
@@ -126,7 +129,8 @@ _FILTERS = {
     "status": "m.status = any (%(f_status)s::smallint[])",
     "type": "m.type = any (%(f_type)s::smallint[])",
     "source": "m.source = any (%(f_source)s::text[])",
-    "tags_any": "exists (select from unnest(m.tags) as tag where lower(tag) = any (%(f_tags_any)s::text[]))",
+    "tags_any": "m.tags <> '{}'"  # most have none, and this is cheaper than what follows
+    " and exists (select from unnest(m.tags) as tag where lower(tag) = any (%(f_tags_any)s::text[]))",
     "tags_all": "(select array_agg(lower(tag)) from unnest(m.tags) as tag) @> %(f_tags_all)s::text[]",
     "attributes": "attributes_agree(m.attributes, %(f_attributes)s::jsonb)",
     "country": "s.country = any (%(f_country)s::text[])",
@@ -154,6 +158,13 @@ async def listed(
     return [(row[0], row[1:]) for row in rows]
 
 
+# By the metrics' id or the membership's: whichever has the index that is walked.
+_IS_HIT = {
+    True: "(x.customer_id in (select h from hits)) is true",
+    False: "(m.customer_id in (select h from hits)) is true",
+}
+
+
 async def matching(
     tx: Tx, scope: Scope, wanted: Sequence[Tokens], phase: Phase, after: Sequence[Any] | None, size: int
 ) -> list[Any]:
@@ -162,7 +173,9 @@ async def matching(
     After the five columns of `opened` come how many candidates there are in all, and what they are sorted by.
     """
     calls, params = _calls(tx, scope, wanted, MOST_LISTED)
-    statement, more = _selected(tx, Scope(scope.business_id, scope.key_version), phase, after, hits=True)
+    unfiltered = Scope(scope.business_id, scope.key_version)
+    few, more = _selected(tx, unfiltered, phase, after, hits=True)
+    many, _ = _selected(tx, unfiltered, phase, after)
     sorts = [f"sort{i}" for i in range(len(phase.columns))]
     columns = ", ".join(
         f"{expression} as {name}" for expression, name in zip(phase.expressions, sorts, strict=True)
@@ -171,10 +184,21 @@ async def matching(
         f"{name} {'desc' if column.descending else 'asc'}"
         for name, column in zip(sorts, phase.columns, strict=True)
     )
-    page = f"select m.customer_id, {columns} {statement} order by {phase.order} limit {int(size)}"
+    # Only one of the two is carried out. "is true" keeps the planner from a join, which it would begin at the hits.
+    ways = [few]
+    if phase.is_indexed:
+        more["walked"] = WALKED_FROM
+        ways = [
+            f"{few} and (select n from counted) < %(walked)s",  # noqa: S608 – constants
+            f"{many} and (select n from counted) >= %(walked)s and {_IS_HIT[phase.first_is_there]}",  # noqa: S608
+        ]
+    page = " union all ".join(
+        f"(select m.customer_id, {columns} {way} order by {phase.order} limit {int(size)})" for way in ways
+    )
     whole = (
-        f"with hits as materialized ({calls}), page as materialized ({page})"  # noqa: S608 – all of constants
-        " select page.customer_id, c.profile, k.key_id, k.epoch, k.wrapped, (select count(*) from hits),"
+        f"with hits as materialized ({calls}), counted as (select count(*) as n from hits),"  # noqa: S608 – constants
+        f" page as materialized ({page})"
+        " select page.customer_id, c.profile, k.key_id, k.epoch, k.wrapped, (select n from counted),"
         f" {', '.join(sorts)} from page"
         " join customers c on c.tenant_id = %(tenant)s and c.customer_id = page.customer_id"
         " join subject_keys k on k.tenant_id = c.tenant_id and k.key_id = c.key_id"

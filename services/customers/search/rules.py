@@ -121,6 +121,11 @@ class Query:
         return not (self.words or self.numbers or self.emails)
 
     @property
+    def is_one_word(self) -> bool:
+        """True for a word of a name and nothing else."""
+        return len(self.words) == 1 and not self.numbers and not self.emails
+
+    @property
     def joined(self) -> str:
         """All of it, for similarity."""
         return " ".join((*self.words, *self.numbers, *self.emails))
@@ -208,12 +213,18 @@ def _part_of_email(email: str, level: Level) -> set[Term]:
 
 
 def _one_edit(query: Query) -> list[Plan]:
-    """All words mistyped; or one of them the beginning of a word, and the others mistyped."""
+    """All words mistyped; or one of them the beginning of a word, and the others mistyped.
+
+    For a word alone a plan for each letter that it or the name may lack: candidates are few of very many, and so the
+    bearers of a frequent name do not crowd out all others.
+    """
     tolerant = [
         word for word in query.words if len(word) >= LEAST_TYPO - 1 and len(word) <= MOST_TYPO_LETTERS
     ]
     if not tolerant:
         return []
+    if query.is_one_word:
+        return [Plan(frozenset({(TYPO, rest)})) for rest in sorted(deletes(tolerant[0]))]
     others = Query(
         query.text, tuple(w for w in query.words if w not in tolerant), query.numbers, query.emails
     )
@@ -232,18 +243,20 @@ def _mistyped(tolerant: Iterable[str]) -> tuple[frozenset[Term], ...]:
 
 
 def _two_edits(query: Query) -> list[Plan]:
-    """A word with one edit beside some part of another; a single word with two letters less."""
-    longest = sorted(
+    """Some part of a word, beside another with one edit at most; a single word with two letters less."""
+    slipped = sorted(
         {w for w in query.words if LEAST_TYPO < len(w) <= MOST_TYPO_LETTERS}, key=lambda w: (-len(w), w)
     )
-    if len(query.words) == 1 and longest:
-        word = longest[0]
+    if len(query.words) == 1 and slipped:
+        word = slipped[0]
         twice = {rest for once in deletes(word) for rest in deletes(once)}
         return [Plan(frozenset(), (frozenset((TYPO, rest) for rest in twice),))]
-    return [
-        Plan(frozenset(), (frozenset((TYPO, rest) for rest in deletes(one)), _parts(other)))
-        for one, other in ((a, b) for a in longest[:2] for b in longest[:2] if a != b)
-    ]
+    found = []
+    for word in slipped[:2]:
+        for other in sorted({w for w in query.words if w != word}, key=lambda w: (-len(w), w))[:1]:
+            near = frozenset((TYPO, rest) for rest in deletes(other))
+            found.append(Plan(frozenset(), (near, _parts(word))))
+    return found
 
 
 def _parts(word: str) -> frozenset[Term]:
@@ -279,8 +292,11 @@ def person_of(known: Mapping[str, str], compared: frozenset[str] = EVERYTHING) -
 
 def names_of(known: Mapping[str, str]) -> tuple[str, ...]:
     """The words of all names, each once."""
-    names = f"{known.get('first_name', '')} {known.get('last_name', '')} {known.get('full_name', '')}"
-    return tuple(dict.fromkeys(words(names)))
+    first, last = known.get("first_name", ""), known.get("last_name", "")
+    found = words(f"{first} {last} {known.get('full_name', '')}")
+    if is_cjk(first[:1]) and is_cjk(last[:1]):
+        found = (*found, *words(f"{last}{first}"))  # as it is written: 王小明
+    return tuple(dict.fromkeys(found))
 
 
 def level_of(query: Query, person: Person, worst: Level = Level.TWO_EDITS) -> Level | None:
