@@ -175,8 +175,7 @@ def test_nul_and_control_characters_do_not_stop_the_file() -> None:
 def test_huge_numbers_and_dates_are_cells_without_a_value() -> None:
     raw = b'{"n": %s, "m": 1e999999999, "k": -1e-9999999}\n' % (b"9" * 5000)
     file = io.BytesIO(raw)
-    (record,) = list(records(file, detect(file))) or [None]  # all cells bad: still a record
-    assert record is not None
+    (record,) = records(file, detect(file))
     assert [getattr(cell, "reason", "") for cell in record.cells] == ["CELL_NUMBER"] * 3
 
 

@@ -177,7 +177,7 @@ def test_an_order_is_what_record_order_makes_of_it(
 
 
 def money(minor: int | None) -> Money | None:
-    return Money(amount_minor=minor) if minor else None if minor is None else Money()
+    return None if minor is None else Money(amount_minor=minor)
 
 
 def cents(minor: int | None) -> str:
