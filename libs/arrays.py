@@ -128,8 +128,10 @@ class _PackedDumper(Dumper):
 
 
 def _register(kind: type[Packed], oid: int) -> None:
-    dumper = type(f"_{kind.__name__}Dumper", (_PackedDumper,), {"oid": oid})
+    dumper = type(f"_{kind.__name__}Dumper", (_PackedDumper,), {})
     psycopg.adapters.register_dumper(kind, dumper)
+    # Only now: it is no dumper of lists of that type, as COPY asks for one.
+    dumper.oid = oid  # type: ignore[attr-defined]
 
 
 # The types of arrays by that of their elements (pg_type.dat); they are the same in every database.
