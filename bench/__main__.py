@@ -2,6 +2,8 @@
 
 import argparse
 import asyncio
+import runpy
+import sys
 import tempfile
 from pathlib import Path
 
@@ -9,12 +11,22 @@ from bench import data, report, stack
 from bench.cases import CASES, ONCE, Bench, Plan, Result
 
 SIZES = (10_000, 100_000)
+# Modules that measure by themselves, with arguments and results of their own: `python -m bench orders 2000`.
+APART = ("search", "orders", "activities")
 
 
 def main() -> None:
     """Reads the arguments and runs."""
+    if sys.argv[1:2] and sys.argv[1] in APART:
+        runpy.run_module(f"bench.{sys.argv.pop(1)}", run_name="__main__")
+        return
     arguments = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    arguments.add_argument("cases", nargs="*", metavar="CASE", help=f"of {', '.join(CASES)} (default: all)")
+    arguments.add_argument(
+        "cases",
+        nargs="*",
+        metavar="CASE",
+        help=f"of {', '.join(CASES)} (default: all); or one of {', '.join(APART)} with arguments of its own",
+    )
     arguments.add_argument("--sizes", default=",".join(map(str, SIZES)), help="customers in the database")
     arguments.add_argument("--rounds", type=int, default=5, help="how often the sides take turns")
     arguments.add_argument("--seconds", type=float, default=4.0, help="of one side in one round")
