@@ -147,7 +147,7 @@ def test_an_order_is_what_record_order_makes_of_it(
         customer=orders_pb2.OrderCustomer(email=email, phone=phone),
         items=[
             orders_pb2.OrderItem(
-                quantity=n, unit_price=Money(amount_minor=price), sku="A", discount=money(less)
+                quantity=n, unit_price=Money(amount_minor=price), sku="A", discount=money(less or None)
             )
             for n, price, less in items
         ],
