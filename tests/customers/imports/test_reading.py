@@ -1,11 +1,14 @@
 """Files of rows: what they are, and what comes out of them."""
 
+import contextlib
 import csv
 import datetime
 import io
 import json
 import time
+import tracemalloc
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,12 +16,15 @@ import xlsxwriter
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from libs.problems import InvalidArgument
 from services.customers.imports.reading import (
     BadCell,
     FileEmpty,
+    FileFault,
     FileHeaderOnly,
     Layout,
     Number,
+    check_layout,
     columns,
     detect,
     records,
@@ -298,3 +304,31 @@ def test_what_is_found_out_reads_back_the_same(table: list[list[str]], delimiter
     out = io.StringIO()
     csv.writer(out, delimiter=delimiter, quoting=csv.QUOTE_ALL).writerows([["Name", "City", "Note"], *table])
     assert [row for _, row in rows_of(out.getvalue().encode(encoding))] == table
+
+
+@pytest.mark.parametrize("delimiter", ["", ",,", "\n", '"', " "])
+def test_a_layout_that_cannot_be_is_told(delimiter: str) -> None:
+    layout = Layout("csv", encoding="klingon", delimiter=delimiter)
+    with pytest.raises(InvalidArgument) as refused:
+        check_layout(layout)
+    assert [each.field for each in refused.value.violations][:2] == ["layout.encoding", "layout.delimiter"]
+    for encoding in ("klingon", "utf-8"):
+        with contextlib.suppress(FileFault):
+            columns(io.BytesIO(b"a,b\n1,2\n"), replace(layout, encoding=encoding))
+
+
+def test_a_large_sheet_is_read_in_little_memory() -> None:
+    out = io.BytesIO()
+    book = xlsxwriter.Workbook(out, {"constant_memory": True})
+    sheet = book.add_worksheet("S")
+    for i in range(20_000):
+        sheet.write_row(i, 0, [f"ann{i}@example.com", "Ann", "Lee", "+493012345678", i / 4, "Berlin"])
+    book.close()
+    file = io.BytesIO(out.getvalue())
+    tracemalloc.start()
+    layout = detect(file)
+    count = sum(1 for _ in records(file, layout))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert count == 20_000
+    assert peak < 16 * 1024 * 1024

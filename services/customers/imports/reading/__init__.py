@@ -1,6 +1,6 @@
 """Files of rows to records: what a file is, its columns, and its rows one by one in bounded memory."""
 
-from services.customers.imports.reading.detecting import columns, detect, records, sheets
+from services.customers.imports.reading.detecting import check_layout, columns, detect, records, sheets
 from services.customers.imports.reading.faults import (
     FileBomb,
     FileDamaged,
@@ -31,6 +31,7 @@ __all__ = [
     "Record",
     "RecordFault",
     "SheetMissing",
+    "check_layout",
     "columns",
     "detect",
     "records",

@@ -71,7 +71,10 @@ class _Feed:
 
 def _reader(feed: _Feed, layout: Layout) -> Any:
     how: dict[str, Any] = {"quotechar": layout.quote} if layout.quote else {"quoting": csv.QUOTE_NONE}
-    return csv.reader(feed, delimiter=layout.delimiter, strict=True, **how)
+    try:
+        return csv.reader(feed, delimiter=layout.delimiter, strict=True, **how)
+    except (TypeError, ValueError, csv.Error):
+        raise FileNotReadable("The file cannot be read with this delimiter and quote.") from None
 
 
 def rows(

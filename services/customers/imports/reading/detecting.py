@@ -173,7 +173,7 @@ def is_header(first: Sequence[str], others: Sequence[Sequence[str]]) -> bool:
     return values * 3 < max(len(filled), 1) or not filled
 
 
-def check(layout: Layout, path: str = "layout") -> None:
+def check_layout(layout: Layout, path: str = "layout") -> None:
     """Raises InvalidArgument with everything that is wrong with a layout that a person set."""
     faults = Faults()
     if layout.format in (CSV, JSON, JSONL) and layout.encoding not in ENCODINGS:
