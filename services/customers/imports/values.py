@@ -16,6 +16,7 @@ from services.customers.businesses.rules import (
     AttributeDefinition,
     attribute_value,
 )
+from services.customers.exports.rules import unguarded
 from services.customers.imports.reading import Number
 from services.customers.imports.words import (
     BOOLEANS,
@@ -51,11 +52,11 @@ Reader = Callable[[str], object]
 
 
 def text(most: int) -> Reader:
-    """Reads a line of at most so many characters."""
+    """Reads a line of at most so many characters. An apostrophe that an export put before a formula is taken away."""
 
     def read(given: str) -> str:
         try:
-            found = formats.line(given)
+            found = formats.line(unguarded(given))
         except Wrong as wrong:
             raise CellWrong("FORMAT_LINE", str(wrong)) from None
         if len(found) > most > 0:
