@@ -1,6 +1,6 @@
 """Exports of customers: rows per second, CPU for each row, memory, and live reads beside it.
 
-    .venv/bin/python -m bench.exports [customers]
+    .venv/bin/python -m bench.exports [customers] [CSV] [JSONL] [XLSX]
 
 Runs on a stack of its own, each service in a process. "Limit" is COPY of the same sealed rows out of PostgreSQL.
 Every customer has a profile of six fields, tags and metrics; all columns are exported.
@@ -29,7 +29,7 @@ from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from regulars.customers.v1.exports_pb2_grpc import ExportsServiceStub
 
 READ_PAUSE = 0.02
-FORMATS = {"CSV": pb.EXPORT_FORMAT_CSV, "JSON Lines": pb.EXPORT_FORMAT_JSONL, "XLSX": pb.EXPORT_FORMAT_XLSX}
+FORMATS = {"CSV": pb.EXPORT_FORMAT_CSV, "JSONL": pb.EXPORT_FORMAT_JSONL, "XLSX": pb.EXPORT_FORMAT_XLSX}
 ENDED = {pb.EXPORT_STATE_COMPLETED, pb.EXPORT_STATE_FAILED}
 
 METRICS = """
@@ -138,8 +138,9 @@ def _limit(address: str, rows: int) -> str:
     return f"| limit: COPY | {rows:,} | {size / 1e6:.1f} | {took:.1f} | {rows / took:,.0f} | | | | | |"
 
 
-async def main(customers: int) -> None:
+async def main(customers: int, names: list[str]) -> None:
     """Starts a stack and measures."""
+    chosen = {name: form for name, form in FORMATS.items() if name in names or not names}
     async with stack.running() as found:
         print(f"Seeding {customers:,} customers …", flush=True)
         ids = await data.seed(found, range(customers))
@@ -163,13 +164,13 @@ async def main(customers: int) -> None:
             )
             print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
             print(await asyncio.to_thread(_limit, owner, customers), flush=True)
-            for name, form in FORMATS.items():
+            for name, form in chosen.items():
                 streamed = partial(bench.streamed, form)
                 print(await bench.line(f"{name}, streamed", customers, streamed), flush=True)
-            for name, form in FORMATS.items():
+            for name, form in chosen.items():
                 print(await bench.line(f"{name}, file", customers, partial(bench.written, form)), flush=True)
             print(await bench.line("the last file, downloaded", customers, bench.downloaded), flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000))
+    asyncio.run(main(int(sys.argv[1]) if len(sys.argv) > 1 else 100_000, sys.argv[2:]))

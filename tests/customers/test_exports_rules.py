@@ -22,6 +22,10 @@ from services.customers.exports.problems import SheetTooLong
 from services.customers.exports.rules import guarded, risky, unguarded
 from services.customers.exports.sheets import Workbook, decimal, letters_of
 from services.customers.exports.writing import Writer, writer_of
+from services.customers.imports import reading, targets
+from services.customers.imports.mapping import guess
+from services.customers.imports.rows import Facts, Parsed, RowReader
+from services.customers.profiles.rules import Profile
 
 AT = datetime(2026, 3, 14, 15, 9, 26, 535897, tzinfo=UTC)
 ID = UUID("01a1fdb1-fb7a-7ab5-b6b9-5c9ff564ed58")
@@ -299,3 +303,51 @@ def test_columns_of_sheets_have_letters(index: int, name: str) -> None:
 )
 def test_amounts_are_decimal(minor: int, digits: int, text: str) -> None:
     assert decimal(minor, digits) == text
+
+
+@pytest.mark.parametrize("form", [pb.EXPORT_FORMAT_CSV, pb.EXPORT_FORMAT_XLSX])
+def test_an_export_is_read_back_by_an_import_as_it_is(form: int) -> None:
+    definitions = {name: each for name, each in DEFINITIONS.items() if name != "email"}
+    faults = Faults()
+    every = columns.chosen((), "EUR", definitions, faults)
+    writer = writer_of(form, every, ())
+    ann = person(
+        first_name="Ann",
+        last_name="=Lee",
+        email="ann@example.com",
+        phone="+4930123456",
+        born_on="1985-04-23",
+        gender="f",
+        language="de",
+        time_zone="Europe/Berlin",
+        company="@Lee & Co",
+        preferred_categories=["tea", "cake"],
+        handles={"x": "ann", "telegram_chat_id": "-100123"},
+    )
+    file = io.BytesIO(b"".join([writer.begin(), writer.rows([ann]), writer.end()]))
+    layout = reading.detect(file, file_name=f"customers.{writer.extension}")
+    header, records = reading.columns(file, layout), list(reading.records(file, layout))
+    mapping = guess(
+        targets.CUSTOMERS, header, [record.cells for record in records], definitions, country="DE"
+    )
+    found = {column.name: column.target for column in mapping.columns if column.target}
+    wanted = {
+        target.label: target.name for target in targets.targets(targets.CUSTOMERS, definitions).values()
+    }
+    assert found == wanted
+    facts = Facts(
+        business_id=ID,
+        currency="EUR",
+        country="DE",
+        time_zone="Europe/Berlin",
+        attributes=definitions,
+        now=AT,
+    )
+    (parsed,) = RowReader(targets.CUSTOMERS, mapping, facts).read(records)
+    assert isinstance(parsed, Parsed)
+    assert parsed.customer is not None
+    assert parsed.customer.profile == Profile.of(ann.profile)
+    standing = parsed.customer.standing
+    assert (standing.status, standing.type, standing.tags) == (3, 2, ("tea", "new"))
+    assert (standing.attributes, standing.personal) == ({"shoe_size": 44.5}, {"colour": "red"})
+    assert [source.external_id for source in standing.sources] == ["C-1"]

@@ -201,7 +201,7 @@ def _address() -> list[Column]:
         one("recipient", "Recipient"),
         one("street_lines", "Street", Kind.LIST),
         one("city", "City"),
-        one("state", "State"),
+        one("state", "State or province"),
         one("postal_code", "Postal code"),
         one("country", "Country"),
     ]
@@ -235,8 +235,8 @@ def _metrics(currency: str) -> list[Column]:
         one("last_order_at", "Last order at", Kind.INSTANT, "last_order_at", "last_order_at"),
         count("items", "Items bought", "items"),
         count("visits", "Visits", "visits"),
-        one("favourite_category", "Favourite category", _T, "favourite_category", "favourite_category"),
-        one("favourite_brand", "Favourite brand", _T, "favourite_brand", "favourite_brand"),
+        one("favourite_category", "Most bought category", _T, "favourite_category", "favourite_category"),
+        one("favourite_brand", "Most bought brand", _T, "favourite_brand", "favourite_brand"),
     ]
 
 
