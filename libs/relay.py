@@ -16,6 +16,7 @@ from sqlalchemy import ARRAY, Row, Uuid, bindparam, select, text
 from libs import clock, outages, stream
 from libs.db import Database
 from libs.leases import Lease
+from libs.outbox import BULK, LIVE
 from libs.plumbing import outbox
 from libs.problems import Unavailable
 from libs.wakeups import bell, rung_within
@@ -33,7 +34,9 @@ _READ = (
         outbox.c.headers,
         outbox.c.body,
         outbox.c.created_at,
+        outbox.c.lane,
     )
+    .where(outbox.c.lane <= bindparam("lane"))
     .order_by(outbox.c.lane, outbox.c.id)
     .limit(bindparam("batch"))
 )
@@ -45,6 +48,9 @@ _DELETE = text("""
 STANDBY_SECONDS = 1.0
 ACK_SECONDS = 5.0
 MAX_BACKOFF_SECONDS = 5.0
+# After a batch that came in bulk, how many times as long as it took no other such batch goes out: what happens now
+# finds the relay, the stream and its consumers idle most of the time, however much an import has to tell.
+BULK_REST = 3.0
 
 
 class Relay:
@@ -52,9 +58,8 @@ class Relay:
 
     Each row is published under its id and deleted after the stream's acknowledgement. It reads the oldest
     rows that are there, those of the first lane first, never from a cursor: rows do not become visible in the
-    order of their ids. Whatever
-    dies in between, an event is published again; consumers know it by its id. `error` is None while all goes
-    well.
+    order of their ids. Whatever dies in between, an event is published again; consumers know it by its id.
+    `error` is None while all goes well.
     """
 
     def __init__(
@@ -77,6 +82,7 @@ class Relay:
         self._batch = batch
         self._poll_seconds = poll_seconds
         self._lease = Lease(db, "relay", lease_seconds)
+        self._bulk_at = 0.0  # not before; of the loop's clock
 
     async def run(self) -> None:
         """Relays until cancelled."""
@@ -107,8 +113,10 @@ class Relay:
 
         Raises Unavailable, or NATS's error, if some could not be published: those stay, the others are gone.
         """
+        began = asyncio.get_running_loop().time()
+        lane = BULK if began >= self._bulk_at else LIVE
         async with self._db.worker() as tx:
-            rows = (await tx.execute(_READ, {"batch": self._batch})).all()
+            rows = (await tx.execute(_READ, {"batch": self._batch, "lane": lane})).all()
         oldest = (clock.now() - min(row.created_at for row in rows)).total_seconds() if rows else 0
         OLDEST.labels(self._service).set(oldest)
         if not rows:
@@ -125,6 +133,9 @@ class Relay:
             await stream.ensure_stream(self._js, self._prefix)
         if error is not None:
             raise error
+        if rows[-1].lane == BULK:
+            now = asyncio.get_running_loop().time()
+            self._bulk_at = now + BULK_REST * (now - began)
         return len(sent)
 
     async def _publish(self, rows: Sequence[Row[Any]]) -> tuple[list[UUID], Exception | None]:

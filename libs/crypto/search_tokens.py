@@ -9,6 +9,8 @@ import hmac
 from collections.abc import Callable, Iterable, Mapping
 
 MAX_CACHED = 20_000
+# Of short terms there are few: three letters, four digits.
+_SHORT, MAX_SHORT = 5, 100_000
 _WHOLE = 32
 
 Terms = Callable[[str], Iterable[tuple[str, str]]]
@@ -18,13 +20,14 @@ Terms = Callable[[str], Iterable[tuple[str, str]]]
 class SearchTokens:
     """The tokens of one version of a tenant's search key. Remembers the tokens of texts that it has seen."""
 
-    __slots__ = ("_bits", "_key", "_of_bucket", "_of_text")
+    __slots__ = ("_bits", "_key", "_of_bucket", "_of_short", "_of_text")
 
     def __init__(self, key: bytes, bits: Mapping[str, int]) -> None:
         """`bits` says for each space how many buckets it has, as a power of two; 32 means no buckets."""
         self._key = key
         self._bits = dict(bits)
         self._of_bucket: dict[tuple[str, int], int] = {}
+        self._of_short: dict[tuple[str, str], int] = {}
         self._of_text: dict[tuple[Terms, str], tuple[int, ...]] = {}
 
     def token(self, space: str, term: str) -> int:
@@ -38,6 +41,20 @@ class SearchTokens:
             found = int.from_bytes(hmac.digest(self._key, named, "sha256")[:4], signed=True)
             if bits < _WHOLE:
                 self._of_bucket[space, bucket] = found
+        return found
+
+    def all(self, terms: Iterable[tuple[str, str]]) -> set[int]:
+        """The tokens of many terms. Remembers those of short ones."""
+        known, found = self._of_short, set()
+        for term in terms:
+            token = known.get(term)
+            if token is None:
+                token = self.token(*term)
+                if len(term[1]) <= _SHORT:
+                    if len(known) >= MAX_SHORT:
+                        known.clear()
+                    known[term] = token
+            found.add(token)
         return found
 
     def of(self, terms: Terms, text: str) -> tuple[int, ...]:

@@ -22,9 +22,9 @@ def of_person(tokens: SearchTokens, profile: Profile) -> set[int]:
         found.update(tokens.of(rules.word_terms, word))
     if profile.email:
         # An e-mail is one person's: nothing is won by remembering its tokens.
-        found.update(tokens.token(*term) for term in rules.email_terms(fold(profile.email)))
+        found |= tokens.all(rules.email_terms(fold(profile.email)))
     if profile.phone:
-        found.update(tokens.token(*term) for term in rules.phone_terms(profile.phone.lstrip("+")))
+        found |= tokens.all(rules.phone_terms(profile.phone.lstrip("+")))
     return found
 
 

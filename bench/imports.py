@@ -1,0 +1,221 @@
+"""Imports of customers and orders: rows per second, CPU for each row, memory, and live reads beside it.
+
+    .venv/bin/python -m bench.imports [customers] [orders]
+
+Runs on a stack of its own, each service in a process. "Limit" is `psql \\copy` of the same file into one bare table.
+"""
+
+import asyncio
+import csv
+import io
+import os
+import platform
+import statistics
+import sys
+import time
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psycopg
+
+from bench import stack
+from bench.cpu import seconds
+from bench.names import people
+from libs.run.stack import members
+from regulars.customers.v1 import customers_pb2, imports_pb2
+from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
+from regulars.customers.v1.imports_pb2_grpc import ImportsServiceStub
+
+PIECE = 256 * 1024
+READ_PAUSE = 0.02
+
+
+def customers_file(count: int) -> bytes:
+    """A file of customers with id, names, e-mail, phone, city of birth left out."""
+    rows = (
+        (f"C{i}", each.first, each.last, each.email, f"+49151{10_000_000 + i}", "gold" if i % 9 == 0 else "")
+        for i, each in enumerate(people(count))
+    )
+    return _csv([("Customer ID", "First name", "Last name", "Email", "Phone", "Tags"), *rows])
+
+
+def orders_file(count: int, customers: int) -> bytes:
+    """A file of orders of these customers, with one line each."""
+    rows = (
+        (
+            f"O{i}",
+            f"C{i * 7919 % customers}",
+            f"2026-0{1 + i % 9}-{1 + i % 28:02d} 10:{i % 60:02d}:00",
+            f"{10 + i % 90}.{i % 100:02d}",
+            "paid",
+        )
+        for i in range(count)
+    )
+    return _csv([("Order ID", "Customer ID", "Order date", "Total", "Order status"), *rows])
+
+
+def _csv(rows: Iterable[Iterable[object]]) -> bytes:
+    out = io.StringIO()
+    csv.writer(out).writerows(rows)
+    return out.getvalue().encode()
+
+
+class Bench:
+    """What the runs work with."""
+
+    def __init__(self, found: stack.Stack, channel: grpc.aio.Channel) -> None:
+        self.stack = found
+        self.auth = (("authorization", f"Bearer {found.token}"),)
+        self.imports = ImportsServiceStub(channel)
+        self.customers = CustomersServiceStub(channel)
+        self.most_memory = 0
+
+    async def upload(self, content: bytes, kind: int) -> str:
+        """The id of an uploaded import."""
+
+        async def parts() -> AsyncIterator[imports_pb2.UploadImportRequest]:
+            yield imports_pb2.UploadImportRequest(
+                settings=imports_pb2.UploadImportSettings(kind=kind, source="bench", file_name="bench.csv")
+            )
+            for i in range(0, len(content), PIECE):
+                yield imports_pb2.UploadImportRequest(chunk=content[i : i + PIECE])
+
+        made = await self.imports.UploadImport(parts(), metadata=self.auth)
+        return str(made.id)
+
+    async def run(self, import_id: str) -> tuple[imports_pb2.ImportProgress, dict[str, float]]:
+        """Runs it; gives the last progress and what it took."""
+        children = os.sysconf("SC_CLK_TCK")
+        assert children
+        postgres, services = self.stack.pids("postgres"), self.stack.pids("customers")
+        before = {"postgres": seconds(postgres), "customers": seconds(services)}
+        child = {"cpu": 0.0}
+        began = time.perf_counter()
+        await self.imports.StartImport(imports_pb2.StartImportRequest(id=import_id), metadata=self.auth)
+        watching = self.imports.WatchImport(imports_pb2.WatchImportRequest(id=import_id), metadata=self.auth)
+        async for progress in watching:
+            self._look(child)
+        took = time.perf_counter() - began
+        return progress, {
+            "seconds": took,
+            "child": child["cpu"],
+            "postgres": seconds(postgres) - before["postgres"],
+            "service": seconds(services) - before["customers"] - child["cpu"],
+        }
+
+    def _look(self, child: dict[str, float]) -> None:
+        """CPU and memory of the child that works now."""
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit():
+                continue
+            try:
+                if b"services.customers.imports.child" not in (entry / "cmdline").read_bytes():
+                    continue
+                status = (entry / "status").read_text()
+                child["cpu"] = max(child["cpu"], seconds([int(entry.name)]))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            peak = next((line for line in status.splitlines() if line.startswith("VmHWM")), "VmHWM: 0 kB")
+            self.most_memory = max(self.most_memory, int(peak.split()[1]) // 1024)
+
+    async def reads(self, ids: list[str], until: "asyncio.Event") -> list[float]:
+        """Milliseconds of live reads, one after another."""
+        found = []
+        while not until.is_set():
+            began = time.perf_counter()
+            await self.customers.GetCustomer(
+                customers_pb2.GetCustomerRequest(id=ids[len(found) % len(ids)]), metadata=self.auth
+            )
+            found.append((time.perf_counter() - began) * 1000)
+            await asyncio.sleep(READ_PAUSE)
+        return found
+
+    async def some_ids(self, count: int) -> list[str]:
+        """Customers to read."""
+        made = []
+        for i in range(count):
+            request = customers_pb2.CreateCustomerRequest(
+                customer=customers_pb2.Customer(email=f"live{i}@example.com", first_name="Live")
+            )
+            made.append((await self.customers.CreateCustomer(request, metadata=self.auth)).id)
+        return made
+
+
+def _limit(address: str, content: bytes) -> float:
+    """Seconds of a COPY of the file into a table without keys."""
+    with psycopg.connect(address, autocommit=True) as db:
+        width = len(content.split(b"\n", 1)[0].split(b","))
+        db.execute(f"create unlogged table bare ({', '.join(f'c{i} text' for i in range(width))})")  # noqa: S608
+        began = time.perf_counter()
+        with db.cursor().copy("copy bare from stdin (format csv, header)") as copy:
+            copy.write(content)
+        took = time.perf_counter() - began
+        db.execute("drop table bare")
+    return took
+
+
+def _p95(found: list[float]) -> float:
+    return statistics.quantiles(found, n=20)[-1] if len(found) > 20 else max(found, default=0.0)
+
+
+async def main(customers: int, orders: int) -> None:
+    """Starts a stack and measures."""
+    async with stack.running() as found:
+        async with grpc.aio.insecure_channel(members.address(found.settings, "customers")) as channel:
+            bench = Bench(found, channel)
+            ids = await bench.some_ids(50)
+            await asyncio.sleep(2)
+            enough = asyncio.Event()
+            asyncio.get_running_loop().call_later(5, enough.set)
+            idle = await bench.reads(ids, enough)
+            print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+            print("| import | rows | seconds | rows/s | child ms/row | Postgres ms/row | service ms/row |")
+            print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+            during: list[float] = []
+            kinds: list[tuple[str, bytes, int, int]] = [
+                ("customers", customers_file(customers), imports_pb2.IMPORT_KIND_CUSTOMERS, customers),
+                ("the same again", b"", imports_pb2.IMPORT_KIND_CUSTOMERS, customers),
+            ]
+            if orders:
+                content = orders_file(orders, customers)
+                kinds.append(("orders", content, imports_pb2.IMPORT_KIND_ORDERS, orders))
+            kinds[1] = ("the same again", kinds[0][1], kinds[1][2], kinds[1][3])
+            for name, content, kind, rows in kinds:
+                import_id = await bench.upload(content, kind)
+                stop = asyncio.Event()
+                reading = asyncio.create_task(bench.reads(ids, stop))
+                progress, took = await bench.run(import_id)
+                stop.set()
+                during = await reading
+                assert progress.rows_done == rows, progress
+                print(
+                    f"| {name} | {rows:,} | {took['seconds']:.1f} | {rows / took['seconds']:,.0f} |"
+                    f" {took['child'] / rows * 1000:.3f} | {took['postgres'] / rows * 1000:.3f} |"
+                    f" {took['service'] / rows * 1000:.3f} |",
+                    flush=True,
+                )
+                if name == "customers":
+                    print_reads: Any = (
+                        _p95(idle),
+                        _p95(during),
+                        statistics.median(idle),
+                        statistics.median(during),
+                    )
+            print(f"\nChild's memory at most {bench.most_memory} MB.")
+            print(
+                "Live reads p95 {:.1f} ms idle, {:.1f} ms beside; median {:.1f}, {:.1f}.".format(*print_reads)
+            )
+            admin = found.url("customers", "owner")
+            bare = await asyncio.to_thread(_limit, admin, kinds[0][1])
+            print(f"Limit: copy into a bare table {customers / bare:,.0f} rows/s.")
+
+
+if __name__ == "__main__":
+    asyncio.run(
+        main(
+            int(sys.argv[1]) if len(sys.argv) > 1 else 50_000,
+            int(sys.argv[2]) if len(sys.argv) > 2 else 0,
+        )
+    )
