@@ -281,3 +281,12 @@ def test_any_sheet_is_records_or_a_fault(content: bytes) -> None:
     )
     with contextlib.suppress(FileFault):
         read_all(changed(WORKBOOK, "xl/worksheets/sheet1.xml", sheet))
+
+
+def test_ways_of_packing_that_no_spreadsheet_uses_are_refused() -> None:
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(WORKBOOK)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_LZMA) as new:
+        for entry in old.namelist():
+            new.writestr(entry, old.read(entry))
+    with pytest.raises(FileDamaged):
+        read_all(out.getvalue())

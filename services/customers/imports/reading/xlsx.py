@@ -40,7 +40,7 @@ MAX_TEXTS = 128 * 1024 * 1024  # bytes of all different texts of a workbook
 MAX_CELL = 100_000  # characters; Excel itself takes 32,767
 MAX_STYLES = 70_000  # Excel's own limit is 65,490
 MAX_SHEETS = 1_000
-_BLOCK = 256 * 1024
+_BLOCK = 64 * 1024  # what is unpacked at once; its rows are held at once
 _ESCAPED = re.compile(r"_x([0-9A-Fa-f]{4})_")
 _COLUMN = re.compile(r"([A-Z]{1,3})")
 

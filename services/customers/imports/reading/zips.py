@@ -39,6 +39,8 @@ def opened(file: BinaryIO) -> zipfile.ZipFile:
     for entry in entries:
         if entry.flag_bits & 0x1:
             raise FileEncrypted
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise FileDamaged  # others may ask for any amount of memory, and no spreadsheet writes them
         if entry.file_size > SMALL and entry.file_size > MAX_RATIO * max(entry.compress_size, 1):
             raise FileBomb
     return archive
