@@ -194,11 +194,8 @@ def _headers(
 ) -> Sequence[tuple[str, str]]:
     """What goes ahead of a file."""
     name = wire.file_name(created_at, writer.extension)
-    return (
-        (DISPOSITION_KEY, disposition(name)),
-        ("x-export-id", str(export_id)),
-        ("x-masked-columns", ",".join(masked)),
-    )
+    ahead = [(DISPOSITION_KEY, disposition(name)), ("x-export-id", str(export_id))]
+    return [*ahead, ("x-masked-columns", ",".join(masked))] if masked else ahead
 
 
 def _writer_of(known: Known) -> Writer:
