@@ -32,7 +32,11 @@ def parse(kind: type[Message], raw: bytes) -> Message:
 def check(request: Message, *, zeros: bool = True) -> None:
     """Raises InvalidArgument with every violation. `zeros` False: the caller knows that no text holds NUL."""
     found = [
-        Violation(_path(violation.proto.field), violation.proto.message, _reason(violation.proto.rule_id))
+        Violation(
+            _path(violation.proto.field),
+            _message(request.DESCRIPTOR, violation),
+            _reason(violation.proto.rule_id),
+        )
         for violation in protovalidate.collect_violations(request)
     ]
     found.extend(_misformed(request, ""))
@@ -49,6 +53,29 @@ def warm_up(descriptor: Descriptor, kind: type[Message]) -> None:
     protovalidate.collect_violations(kind())
     _timed(descriptor)
     _formed(descriptor)
+
+
+def _message(descriptor: Any, violation: Any) -> str:
+    """What was expected; of an enum by the names of its values."""
+    told: str = violation.proto.message
+    if violation.proto.rule_id not in {"enum.in", "enum.not_in"}:
+        return told
+    within = descriptor
+    found: FieldDescriptor | None = None
+    for element in violation.proto.field.elements:
+        found = within.fields_by_number[element.field_number] if within else None
+        within = found.message_type if found else None
+    if found is None or found.enum_type is None:  # the value of a map
+        return told
+    values = found.enum_type.values_by_number
+    prefix = values[0].name.removesuffix("UNSPECIFIED")
+    among = violation.proto.rule_id == "enum.in"
+    names = [
+        each.name.removeprefix(prefix)
+        for each in values.values()
+        if (each.number in violation.rule_value) == among
+    ]
+    return f"must be one of {', '.join(names)}"
 
 
 def _reason(rule: str) -> str:
