@@ -21,6 +21,7 @@ from services.customers.activities.service import ActivitiesService
 from services.customers.addresses.service import AddressesService
 from services.customers.businesses.service import BusinessesService
 from services.customers.exports.jobs import JOBS as EXPORT_JOBS
+from services.customers.exports.jobs import PERIODIC as EXPORT_PERIODIC
 from services.customers.exports.service import ExportsService
 from services.customers.imports.jobs import JOBS as IMPORTS
 from services.customers.imports.service import ImportsService
@@ -56,7 +57,7 @@ SERVICE = Service(
     ],
     consumers=HANDLERS,
     jobs={**JOBS, **IMPORTS, **EXPORT_JOBS},
-    periodic=PERIODIC,
+    periodic=[*PERIODIC, *EXPORT_PERIODIC],
     problems=PROBLEMS,
     ingested=INGESTED,
 )

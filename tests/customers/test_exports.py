@@ -43,6 +43,7 @@ from regulars.type.v1.audit_pb2 import AccessRecorded
 from regulars.type.v1.money_pb2 import Money
 from services.customers.exports import jobs as of_jobs
 from services.customers.exports import links, sheets, walk
+from services.customers.exports.service import ExportsService
 from services.customers.exports.tables import export_files, exports
 from tests.customers.shop import Shop, refused
 
@@ -314,6 +315,32 @@ async def test_a_stream_that_is_left_is_told_too(shop: Shop, monkeypatch: pytest
     stream.cancel()
     event = await stopped(shop, export_id)
     assert event.export.customers <= 3
+    found = await calls(shop).GetExport(pb.GetExportRequest(id=export_id))
+    assert found.state == pb.EXPORT_STATE_FAILED
+
+
+async def test_a_stream_whose_process_died_is_told_later(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.customers.exports.service.NOTED_EACH", 1)
+    monkeypatch.setattr("services.customers.exports.service.MESSAGE_BYTES", 1)
+    monkeypatch.setattr(walk, "PAGE", 1)
+    await fill(shop)
+
+    async def dies(*_: object) -> None:
+        """The process is not there any more to note an end."""
+
+    monkeypatch.setattr(ExportsService, "_end", dies)
+    stream = calls(shop).ExportCustomers(pb.ExportCustomersRequest())
+    for _ in range(3):
+        await stream.read()
+    export_id = dict(await stream.initial_metadata())["x-export-id"]
+    stream.cancel()
+    async with inside(shop) as tx:
+        long_ago = clock.now() - timedelta(hours=7)
+        mine = exports.c.export_id == UUID(export_id)
+        await tx.execute(update(exports).where(mine).values(created_at=long_ago))
+    await of_jobs.stop_lost(shop.tenant.stack.runtimes["customers"])
+    event = await stopped(shop, export_id)
+    assert 1 <= event.export.customers <= 3
     found = await calls(shop).GetExport(pb.GetExportRequest(id=export_id))
     assert found.state == pb.EXPORT_STATE_FAILED
 

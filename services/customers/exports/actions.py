@@ -2,11 +2,12 @@
 
 import hashlib
 import hmac
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import delete, insert, update
+from sqlalchemy import delete, insert, select, update
 
 from libs import jobs
 from libs.crypto import TenantKeys, live_versions
@@ -83,6 +84,11 @@ async def add_piece(
     )
 
 
+async def note_progress(tx: Tx, export_id: UUID, customers: int) -> None:
+    """Notes how many customers a stream holds so far, for the case that its process dies."""
+    await tx.execute(update(exports).where(*_at(tx, export_id)).values(customers=customers))
+
+
 async def complete(tx: Tx, export_id: UUID, customers: int, size: int | None = None) -> None:
     """Notes that all of an export is written. Emits ExportCompleted."""
     facts = await _end(tx, export_id, pb.EXPORT_STATE_COMPLETED, customers, size)
@@ -97,6 +103,15 @@ async def stop(tx: Tx, export_id: UUID, outcome: int, customers: int, size: int 
     if facts is not None:
         event = ExportStopped(export=facts)
         await emit(tx, event, aggregate_id=export_id, version=1, business_id=UUID(facts.business_id))
+
+
+async def stop_lost(tx: Tx, before: datetime) -> None:
+    """Notes that streams which began before an instant, and never ended, were broken off. Emits ExportStopped."""
+    lost = select(_e.export_id, _e.customers).where(
+        _e.tenant_id == tx.tenant_id, _e.streamed, _e.outcome.is_(None), _e.created_at < before
+    )
+    for row in (await tx.execute(lost.limit(100))).all():
+        await stop(tx, row.export_id, pb.EXPORT_STATE_FAILED, row.customers)
 
 
 async def cancel(tx: Tx, files: Files, known: Known) -> None:

@@ -1,11 +1,14 @@
 """Exports to files, in the background."""
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 from libs import caller as callers
+from libs.caller import Caller, acting_as
 from libs.jobs import Job, JobCancelled, LeaseLost
 from libs.run.service import Runtime
+from libs.timers import Periodic
 from regulars.customers.v1 import exports_pb2 as pb
 from services.customers.businesses import queries as businesses
 from services.customers.exports import actions, queries, wire
@@ -81,4 +84,17 @@ async def _wanted(rt: Runtime, job: Job) -> Wanted:
     return wire.wanted(business, row.format, search, row.columns, definitions, frozenset(row.masks))
 
 
+async def stop_lost(rt: Any) -> None:
+    """Ends, in every tenant, the streams whose processes died with them."""
+    runtime: Runtime = rt
+    for tenant in await runtime.tenants.all():
+        itself = Caller(
+            tenant_id=tenant.tenant_id, subject=runtime.name, kind="service", service=runtime.name
+        )
+        with acting_as(itself):
+            async with runtime.db.tx() as tx:
+                await actions.stop_lost(tx, tx.now - wire.STREAM_AT_MOST)
+
+
 JOBS = {actions.JOB: export_customers}
+PERIODIC = [Periodic("end lost streams of exports", timedelta(hours=1), stop_lost)]
