@@ -31,6 +31,8 @@ DEFAULT_ORDER_STATUS = orders_pb2.ORDER_STATUS_PAID  # of orders in a file that 
 _FINDING = ("email", "phone", "external_id")
 # Scripts in which the family name comes first, or names are not apart.
 _NOT_SPLIT = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
+# What the only item of an order costs follows from these, unless they are wrong.
+_TELL_ALL = ("order.subtotal", "order.total")
 _INDEX = re.compile(r"order\.items\[(\d+)\]\.?")
 _SUMS = ("subtotal", "discount", "shipping", "tax", "total", "refunded")
 _TEXTS = ("channel", "store")
@@ -354,8 +356,10 @@ class RowReader:
             self._nobody(record.row, "order.customer.", errors)
         rows = []
         before = len(errors)
+        lines = list(lines)
+        alone = _all_of_one(message) if len(lines) == 1 else None
         for line in lines:
-            if item := self._item(line, errors):
+            if item := self._item(line, alone, errors):
                 message.items.append(item)
                 rows.append(line.row)
         if not message.items and not message.HasField("subtotal") and not message.HasField("total"):
@@ -390,22 +394,23 @@ class RowReader:
         elif not any(error.row == row and error.column == cell.index + 1 for error in errors):
             errors.append(self._error(row, cell, "REQUIRED", "is required"))
 
-    def _item(self, line: Record, errors: list[RowError]) -> orders_pb2.OrderItem | None:
-        """The item of a row; None if its cells are empty or wrong."""
+    def _item(self, line: Record, alone: int | None, errors: list[RowError]) -> orders_pb2.OrderItem | None:
+        """The item of a row; None if its cells are empty or wrong. `alone` is what the only item of an order costs."""
         before = len(errors)
         given = self._values(line, self._items, errors)
         if len(errors) > before or not given:
             return None
         quantity = given.get("item.quantity", 1)
         price, discount, total = (given.get(f"item.{name}") for name in ("unit_price", "discount", "total"))
+        total = alone if total is None and price is None else total
         if price is None and total is not None:
             # What does not divide evenly is a price above it and a discount of the rest.
             price = -(-(total + (discount or 0)) // quantity)
             discount = quantity * price - total
         if price is None:
-            self._required(
-                line.row, "item.unit_price" if "item.unit_price" in self._columns else "item.total", errors
-            )
+            if not any(error.field in _TELL_ALL for error in errors):
+                priced = "item.unit_price" if "item.unit_price" in self._columns else "item.total"
+                self._required(line.row, priced, errors)
             return None
         item = orders_pb2.OrderItem(
             quantity=quantity,
@@ -528,6 +533,15 @@ class _Group:
 def _fault_error(record: Record) -> RowError:
     assert record.fault is not None
     return RowError(record.row, 0, "", "", record.fault.reason, record.fault.expected)
+
+
+def _all_of_one(message: orders_pb2.Order) -> int | None:
+    """What the items of an order cost by its sums, in minor units; None if they do not tell."""
+    if message.HasField("subtotal"):
+        return message.subtotal.amount_minor
+    if not message.HasField("total") or message.HasField("tax"):
+        return None
+    return message.total.amount_minor - message.shipping.amount_minor + message.discount.amount_minor
 
 
 def _infer_tax(message: orders_pb2.Order) -> None:

@@ -462,6 +462,27 @@ def test_rows_of_one_order_are_its_items() -> None:
     assert first.order.told.quantity == 3
 
 
+def test_the_only_item_of_an_order_costs_what_the_order_does() -> None:
+    columns = [*ITEMS[:4], "order.shipping", "item.name", "item.quantity"]
+    found = read(
+        ORDERS,
+        columns,
+        ["1", "2026-03-14", "a@example.com", "25.00", "5.00", "Tea", "3"],
+        ["2", "2026-03-14", "a@example.com", "a lot", "", "Tea", "1"],
+        ["3", "2026-03-14", "a@example.com", "25.00", "", "Tea", "1"],
+        ["3", "2026-03-14", "a@example.com", "25.00", "", "Cup", "1"],
+    )
+    assert isinstance(found[0], Parsed)
+    assert found[0].order
+    assert [(item["quantity"], item["amount_minor"]) for item in found[0].order.told.items] == [(3, 2000)]
+    wrong = [each for each in found[1:] if isinstance(each, Refused)]
+    assert [(error.row, error.reason) for each in wrong for error in each.errors] == [
+        (3, "AMOUNT"),
+        (4, "REQUIRED"),
+        (5, "REQUIRED"),
+    ]
+
+
 def test_one_wrong_row_refuses_the_whole_order_and_no_other() -> None:
     found = read(
         ORDERS,
