@@ -127,8 +127,9 @@ def migrate(as_json: Json = False) -> None:
 
 def main() -> None:
     """The command `regulars`."""
-    from libs.run.commands import access, events, keys
+    from libs.run.commands import access, demo, events, keys
 
+    app.command("demo")(demo.command(_up_detached))
     app.command("token")(access.mint)
     app.add_typer(access.tenants, name="tenant")
     app.add_typer(events.app, name="events")
