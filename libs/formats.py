@@ -40,7 +40,12 @@ def email(text: str) -> str:
     """The form in which e-mails are compared: NFC, lower case, domain in IDNA ASCII. Raises Wrong."""
     lower = text.strip().lower()
     plain = _PLAIN_EMAIL.fullmatch(lower)
-    if plain and len(lower) <= _LONGEST_EMAIL and len(plain[1]) <= _LONGEST_LOCAL and _is_plain_domain(plain[2]):
+    if (
+        plain
+        and len(lower) <= _LONGEST_EMAIL
+        and len(plain[1]) <= _LONGEST_LOCAL
+        and _is_plain_domain(plain[2])
+    ):
         return lower
     try:
         parts = validate_email(unicodedata.normalize("NFC", text.strip()), check_deliverability=False)

@@ -209,9 +209,7 @@ class Files:
     def unkept(self, written: Written) -> OpenFile:
         """A file that was just written, for who looks at it before keeping it."""
         name = self._name(written.tenant_id, written.file_id)
-        return OpenFile(
-            self._objects, name, written.tenant_id, written.file_id, written.size, written.secret
-        )
+        return OpenFile(self._objects, name, written.tenant_id, written.file_id, written.size, written.secret)
 
     async def get(self, tx: Tx, file_id: UUID) -> Kept:
         """What is known of a file of the caller's tenant. Raises FileMissing."""

@@ -29,7 +29,7 @@ from libs.crypto import BadMasterKey, CryptoFault, Keys, open_keys
 from libs.db import Database
 from libs.ingest import Door, Ingested
 from libs.internal_keys import InternalIssuer
-from libs.jobs import JobRunner, Run
+from libs.job_runner import JobRunner, Run
 from libs.objects import Objects
 from libs.pages import PageTokens
 from libs.probes import Probes, Readiness

@@ -17,7 +17,7 @@ ENDS_HERE = {
     "libs/audit.py": "the loop that moves the trail to the outbox",
     "libs/consumer.py": "the loop that fetches events",
     "libs/deliveries.py": "each event's failure is its own",
-    "libs/jobs.py": "the loop of jobs; each job's failure is its own",
+    "libs/job_runner.py": "the loop of jobs; each job's failure is its own",
     "libs/leases.py": "the loop that holds a lease",
     "libs/relay.py": "the loop that publishes",
     "libs/run/loops.py": "the loop around every loop",

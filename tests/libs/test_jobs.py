@@ -14,7 +14,8 @@ from sqlalchemy import Row, select, text, update
 from libs import clock, jobs
 from libs.caller import Caller, acting_as, current
 from libs.ids import new_id
-from libs.jobs import Job, JobNotFound, JobRunner, LeaseLost, Run
+from libs.job_runner import JobRunner, Run
+from libs.jobs import Job, JobNotFound, LeaseLost
 from libs.jobs_service import JobsServicer
 from libs.pages import PageTokens
 from libs.plumbing import NO_TENANT

@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from libs import caller as callers
 from libs.crypto import Kind, live_versions
 from libs.db import Tx
-from libs.run.service import Runtime
 from regulars.customers.v1 import exports_pb2 as pb
 from regulars.customers.v1.search_pb2 import SearchCustomersRequest
 from services.customers.exports import queries
@@ -24,6 +23,9 @@ from services.customers.search.finding import Looking
 from services.customers.search.ordering import NEWEST, phases
 from services.customers.search.ordering import Column as Order
 from services.customers.search.queries import Scope
+
+if TYPE_CHECKING:
+    from libs.run.service import Runtime
 
 PAGE = 1_000
 # How many people are opened, or written, before others of the process have their turn: some 5 ms.
@@ -65,7 +67,7 @@ class Size:
     estimated: bool
 
 
-async def measure(rt: Runtime, tx: Tx, wanted: Wanted) -> Size:
+async def measure(rt: "Runtime", tx: Tx, wanted: Wanted) -> Size:
     """How many there are. Raises ExportTooWide, SheetTooLong for what cannot be written."""
     with rt.audit.reading(*wanted.categories) as reading:
         looking = await _looking(rt, tx, wanted, reading)
@@ -87,7 +89,7 @@ async def _too_many(tx: Tx, looking: Looking, answer: finding.Answer) -> bool:
 class Walk:
     """One way through an export's customers. `position` is JSON, and None at the beginning and at the end."""
 
-    def __init__(self, rt: Runtime, wanted: Wanted, position: Position | None = None) -> None:
+    def __init__(self, rt: "Runtime", wanted: Wanted, position: Position | None = None) -> None:
         self.position = position
         self.finished = False
         self._rt = rt
@@ -119,7 +121,7 @@ class Walk:
         return found
 
 
-async def _looking(rt: Runtime, tx: Tx, wanted: Wanted, reading: Any) -> Looking:
+async def _looking(rt: "Runtime", tx: Tx, wanted: Wanted, reading: Any) -> Looking:
     keys, live = rt.keys.for_tenant(tx.tenant_id), await live_versions(tx)
     version, given = live.current[Kind.SEARCH], dict(wanted.given)
     if wanted.search.city.strip():
