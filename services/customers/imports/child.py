@@ -6,6 +6,7 @@ It gives way to others, and dies with the process that started it.
 import asyncio
 import contextlib
 import ctypes
+import logging
 import os
 import pickle
 import signal
@@ -57,10 +58,13 @@ def main() -> None:
     _die_with(task.parent, told)
     with contextlib.suppress(OSError):
         os.nice(NICE)
+    sys.setswitchinterval(0.001)  # the event loop waits no longer for the thread that reads
     logs.set_up(task.settings.log_level)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, and through it us
     says.write(orjson.dumps(uvloop.run(_done(task))) + b"\n")
     says.flush()
+    logging.shutdown()
+    os._exit(0)  # the thread that waits for the parent to die has standard input still open
 
 
 async def _done(task: Task) -> dict[str, object]:

@@ -1,6 +1,7 @@
 """The work of an import: reads, seals and looks ahead in a thread while a chunk is written, one transaction each."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -40,6 +41,9 @@ MOST_ERRORS = 20  # kept of one row
 REST = 0.03
 _RACES = (EmailTaken, PhoneTaken, ExternalIdTaken)
 
+_CUSTOMERS = ("customers", "customer_identifiers", "memberships")
+_ORDERS = ("orders", "customer_metrics", "customer_daily", "customer_favourites")
+_REFRESH = text("select refresh_statistics(:name)")
 _ROWS = Query(
     text("""
     insert into import_rows (tenant_id, import_id, row, customer_id, customer_outcome, customer_version,
@@ -76,6 +80,7 @@ class Work:
         self.job = job
         self.import_id = UUID(job.input["import"])
         self.keys: TenantKeys = rt.keys.for_tenant(job.tenant_id)
+        self._grown, self._next_look = 0, CHUNK
 
     async def run(self) -> None:
         """Does the import from where it stopped. Raises FileFault, FileGone, JobCancelled, LeaseLost."""
@@ -151,10 +156,22 @@ class Work:
                     return
                 began = asyncio.get_running_loop().time()
                 await self._written(chunk)
+                await self._refresh(chunk.rows)
                 await asyncio.sleep(REST * (asyncio.get_running_loop().time() - began))
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
+
+    async def _refresh(self, rows: int) -> None:
+        """Has the database look again at tables that have grown, each time that the rows have doubled."""
+        self._grown += rows
+        if self._grown < self._next_look or self.dry is not None:
+            return
+        self._next_look = 2 * self._grown
+        for name in _CUSTOMERS if self.mine.row.kind == rules.CUSTOMERS else (*_CUSTOMERS, *_ORDERS):
+            with contextlib.suppress(DBAPIError, psycopg.Error):  # the next look will do
+                async with self.rt.db.tx() as tx:
+                    await tx.execute(_REFRESH, {"name": name})
 
     async def _prepare(self, chunk: Chunk) -> None:
         """Fingerprints the people of a chunk and seals those whom nobody knows yet."""

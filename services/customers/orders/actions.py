@@ -157,7 +157,7 @@ async def record_orders(
         if isinstance(record, ToldOrder) and "recorded" in change.events:
             state.private = record.private
         state.after = change.after
-        facts += _facts(business, change)
+        facts += facts_of(business, change)
         results.append(wire.result(change.outcome, change.after, guest=guest))
     changed = [
         each for _, each in sorted(kept.items()) if each.after is not None and each.after != each.before
@@ -223,7 +223,7 @@ async def _locked(tx: Tx, business_id: UUID, wanted: Sequence[Key]) -> dict[Key,
     where = {"tenant": tx.tenant_id, "business": business_id, **_arrays(wanted)}
     kept = {}
     for row in await tx.execute(_LOCKED, where):
-        order = _order(row)
+        order = order_of(row)
         kept[row.source, row.external_id] = _Kept(order, order)
     return kept
 
@@ -307,7 +307,7 @@ _TOLD = tuple(name for name in Told.__slots__ if name != "content")
 _OF_ORDER = tuple(name for name in Order.__slots__ if name != "told")
 
 
-def _order(row: Row[Any]) -> Order:
+def order_of(row: Row[Any]) -> Order:
     """The order of a row, as the rules know it."""
     values = row._mapping
     told = Told(
@@ -322,7 +322,7 @@ def _arrays(keys: Sequence[Key]) -> dict[str, list[str]]:
     return {"sources": [source for source, _ in keys], "ids": [external_id for _, external_id in keys]}
 
 
-def _facts(business: Row[Any], change: Change) -> list[Fact]:
+def facts_of(business: Row[Any], change: Change) -> list[Fact]:
     """The events of a change, all with the order's state after it."""
     if not change.events:
         return []

@@ -235,10 +235,15 @@ class Tally:
 
     def change(self, before: Order | None, after: Order) -> None:
         """Takes in one order's change."""
-        customer_id = after.customer_id
-        old, new = share(before), share(after)
-        placed_at = after.told.placed_at
-        later = before is None or before.told.placed_at < placed_at
+        later = before is None or before.told.placed_at < after.told.placed_at
+        self._move(after, share(before), share(after), later=later)
+
+    def remove(self, order: Order) -> None:
+        """Takes in that an order is there no more."""
+        self._move(order, share(order), Share(), later=False)
+
+    def _move(self, order: Order, old: Share, new: Share, *, later: bool) -> None:
+        customer_id, placed_at = order.customer_id, order.told.placed_at
         if customer_id is None or (old == new and not later):
             return
         sums = self.customers.setdefault(
