@@ -169,7 +169,7 @@ def _welcome(addresses: dict[str, str], seconds: float) -> None:
     out.print(table)
     out.print(
         "`regulars down` stops it, and so does Ctrl-C in its terminal."
-        " The first tenant: `regulars tenant create demo`.\n",
+        " The first tenant: `regulars tenant create corner`.\n",
         markup=False,
     )
 

@@ -91,17 +91,17 @@ class Terminal:
 
 @asynccontextmanager
 async def terminal_of(stack: Stack, slug: str, directory: Path) -> AsyncIterator[Terminal]:
-    """A terminal in this repository, for a running stack, where the tenant `demo` is the one named `slug`."""
+    """A terminal in this repository, for a running stack, where the tenant `corner` is the one named `slug`."""
     command = directory / "regulars"  # for checkouts whose environment has no command of its own
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -P -m libs.run.cli "$@"\n')
     command.chmod(0o700)
     names = {
-        "create demo": f"create {slug}",
-        "get demo": f"get {slug}",
-        "--tenant demo": f"--tenant {slug}",
-        "Tenant demo (demo)": f"Tenant {slug} ({slug})",
-        '"slug": "demo"': f'"slug": "{slug}"',
-        "'slug': 'demo'": f"'slug': '{slug}'",
+        "create corner": f"create {slug}",
+        "get corner": f"get {slug}",
+        "--tenant corner": f"--tenant {slug}",
+        "Tenant corner (corner)": f"Tenant {slug} ({slug})",
+        '"slug": "corner"': f'"slug": "{slug}"',
+        "'slug': 'corner'": f"'slug': '{slug}'",
         "localhost:8080": stack.rest.removeprefix("http://"),
         "localhost:9090": stack.address("customers"),
         "localhost:9091": stack.address("loyalty"),
