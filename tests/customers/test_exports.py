@@ -378,6 +378,8 @@ async def test_a_file_is_written_piece_by_piece(
     done = await made(shop, format=form, columns=["id", "first_name", "last_name"])
     assert (done.state, done.customers_done, done.customers_total) == (pb.EXPORT_STATE_COMPLETED, 7, 7)
     assert (done.job.progress_done, done.streamed) == (7, False)
+    event = await completed(shop, done.id)
+    assert (event.export.customers, event.export.streamed) == (7, False)
     async with inside(shop) as tx:
         mine = select(func.count()).where(export_files.c.export_id == UUID(done.id))
         assert await tx.scalar(mine) >= 4
@@ -398,8 +400,6 @@ async def test_a_file_is_written_piece_by_piece(
         assert len(values[0]) == 8
     else:
         assert content == streamed
-    event = await completed(shop, done.id)
-    assert (event.export.customers, event.export.streamed) == (7, False)
 
 
 async def test_a_file_goes_on_where_its_process_died(shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from libs.run.service import Runtime
 
 PAGE = 1_000
-# How many people are opened, or written, before others of the process have their turn: some 5 ms.
-AT_ONCE = 100
+# How many people are opened, or written, before others of the process have their turn: one or two milliseconds.
+AT_ONCE = 25
 
 Position = list[Any]
 
