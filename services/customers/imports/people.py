@@ -1,7 +1,7 @@
 """Customers on their way in: fingerprinted and sealed beside the event loop, a chunk at a time."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -13,6 +13,7 @@ from libs import arrays
 from libs.crypto import Kind, LiveVersions, TenantKeys
 from libs.ids import new_id
 from libs.instants import stamp
+from regulars.customers.v1 import customers_pb2 as pb
 from regulars.customers.v1 import events_pb2 as events
 from services.customers.imports.rows import Parsed
 from services.customers.profiles import rules as profiles
@@ -20,6 +21,7 @@ from services.customers.profiles.actions import sealed_profile, sealed_standing
 from services.customers.profiles.wire import Written
 from services.customers.search import actions as search
 
+GUEST = int(pb.CUSTOMER_TYPE_GUEST)
 Claim = tuple[str, int, bytes]
 """(kind, version of the key, fingerprint)."""
 
@@ -45,6 +47,8 @@ def persons(
         written = each.customer
         if written is None:
             continue
+        if not (written.profile.email or written.profile.phone):  # known by an id alone: as orders make them
+            written = replace(written, standing=replace(written.standing, type=GUEST))
         wanted = sorted(profiles.identifiers(written.profile, {business_id: written.standing}))
         claims: list[Claim] = []
         looked: dict[str, list[bytes]] = {}

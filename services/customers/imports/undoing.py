@@ -112,6 +112,9 @@ _RENEW = text("""
 """)
 
 
+_WROTE = (Outcome.CREATED, Outcome.UPDATED, Outcome.JOINED)
+
+
 @dataclass(slots=True)
 class _Left:
     """What stays as it is, and why."""
@@ -206,7 +209,7 @@ class Undoing:
         gone: dict[UUID, int] = {}
         now: dict[UUID, int] = {}  # versions that this batch made
         for row in rows:
-            if row.customer_id is None or row.customer_outcome == Outcome.NONE:
+            if row.customer_id is None or row.customer_outcome not in _WROTE:
                 continue
             state = at.get(row.customer_id)
             if state is None or state.gone:
