@@ -12,6 +12,7 @@ from libs import contracts, status
 from libs.contracts import Method
 from libs.problems import Code
 from tests.platform import Stack
+from tests.walls import requests
 
 METHODS: Mapping[str, Method] = dict(sorted(contracts.methods().items()))
 SECONDS = 20
@@ -49,7 +50,9 @@ async def call(stack: Stack, method: Method, request: Message | bytes, *metadata
     }
     kind = f"{_shape(method.client_streaming)}_{_shape(method.server_streaming)}"
     rpc = getattr(channel, kind)(method.path, **options)
-    running = rpc(_once(raw) if method.client_streaming else raw, metadata=metadata, timeout=SECONDS)
+    running = rpc(
+        _stream(method, raw) if method.client_streaming else raw, metadata=metadata, timeout=SECONDS
+    )
     try:
         answers = [answer async for answer in running] if method.server_streaming else [await running]
     except grpc.aio.AioRpcError as error:
@@ -64,8 +67,10 @@ def _shape(streaming: bool) -> str:
     return "stream" if streaming else "unary"
 
 
-async def _once(raw: bytes) -> AsyncIterator[bytes]:
+async def _stream(method: Method, raw: bytes) -> AsyncIterator[bytes]:
     yield raw
+    if method.name in requests.FOLLOWS:
+        yield requests.FOLLOWS[method.name]().SerializeToString()
 
 
 def bearer(token: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from regulars.customers.v1.activities_pb2 import ACTIVITY_KIND_PAGE_VIEW, Activi
 from regulars.customers.v1.addresses_pb2 import Address
 from regulars.customers.v1.businesses_pb2 import ATTRIBUTE_TYPE_TEXT, AttributeDefinition, Business
 from regulars.customers.v1.customers_pb2 import Customer
+from regulars.customers.v1.imports_pb2 import UploadImportRequest
 from regulars.customers.v1.orders_pb2 import ORDER_STATUS_PAID, Order, OrderRecord
 from regulars.customers.v1.views_pb2 import SavedView
 from regulars.type.v1.money_pb2 import Money
@@ -49,6 +50,12 @@ RESOURCES: Mapping[str, Callable[[], Message]] = {
     "Order": _order,
     "OrderRecord": lambda: OrderRecord(order=_order()),
     "SavedView": lambda: SavedView(name=f"view {new_id().hex}"),
+}
+
+
+# What comes after the first message of a stream: no file is like another.
+FOLLOWS: Mapping[str, Callable[[], Message]] = {
+    "UploadImport": lambda: UploadImportRequest(chunk=f"Email\n{new_id().hex}@example.com\n".encode()),
 }
 
 
@@ -111,7 +118,7 @@ def _value(field: FieldDescriptor, ids: Ids, texts: Mapping[str, str], *, chosen
     if is_id(field):
         return ids(field) or None
     if field.message_type is not None:
-        if not (rule.repeated.min_items if field.is_repeated else rule.required):
+        if not (rule.repeated.min_items if field.is_repeated else rule.required or chosen):
             return None
         made = RESOURCES.get(field.message_type.name, GetMessageClass(field.message_type))()
         if field.message_type.name not in RESOURCES:

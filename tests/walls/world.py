@@ -1,7 +1,7 @@
 """One business with everything in it that a service keeps, made by the RPCs that make it."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID, uuid4
@@ -25,6 +25,14 @@ from regulars.customers.v1.customers_pb2 import CreateCustomerRequest, Customer,
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from regulars.customers.v1.exports_pb2 import EXPORT_STATE_COMPLETED, CreateExportRequest, GetExportRequest
 from regulars.customers.v1.exports_pb2_grpc import ExportsServiceStub
+from regulars.customers.v1.imports_pb2 import (
+    IMPORT_STATE_COMPLETED,
+    StartImportRequest,
+    UploadImportRequest,
+    UploadImportSettings,
+    WatchImportRequest,
+)
+from regulars.customers.v1.imports_pb2_grpc import ImportsServiceStub
 from regulars.customers.v1.notes_pb2 import CreateNoteRequest, Note
 from regulars.customers.v1.notes_pb2_grpc import NotesServiceStub
 from regulars.customers.v1.orders_pb2 import ORDER_STATUS_PAID, Order, RecordOrderRequest
@@ -122,7 +130,7 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
         await _joined(tenant, made.id, business.id)
     ids = {"customer": made.id, "business": business.id, "address": address.id, "note": note.id}
     ids |= {"order": recorded.result.order_id, "view": view.id}
-    ids |= {"export": export_id}
+    ids |= {"export": export_id, "import": await _imported(tenant, business.id, texts["email"])}
     return World(tenant, ids | await _jobs(tenant, business.id), texts)
 
 
@@ -139,6 +147,22 @@ async def _joined(tenant: TenantOfTest, customer_id: str, business_id: str) -> N
                 await asyncio.sleep(0.02)
             else:
                 return
+
+
+async def _imported(tenant: TenantOfTest, business_id: str, email: str) -> str:
+    """An import of the business that is over: its one customer was known, so that there is nothing to undo."""
+    imports = tenant.calls(ImportsServiceStub, businesses=[business_id])
+
+    async def parts() -> AsyncIterator[UploadImportRequest]:
+        yield UploadImportRequest(settings=UploadImportSettings(file_name=f"{email}.csv"))
+        yield UploadImportRequest(chunk=f"Email\n{email}\n".encode())
+
+    made = await imports.UploadImport(parts())
+    await imports.StartImport(StartImportRequest(id=made.id))
+    async for progress in imports.WatchImport(WatchImportRequest(id=made.id)):
+        last = progress
+    assert last.state == IMPORT_STATE_COMPLETED, last
+    return str(made.id)
 
 
 async def _exported(tenant: TenantOfTest, business_id: str) -> str:

@@ -279,3 +279,9 @@ async def test_a_cancelled_import_goes_on_where_it_stopped(shop: Shop) -> None:
     await start(shop, made.id)
     done = await over(shop, made.id)
     assert done.progress.rows_done == done.progress.customers_created == 6000
+
+
+async def test_nobody_uploads_for_a_business_that_is_not_theirs(shop: Shop, other_shop: Shop) -> None:
+    refusal = await refused(upload(shop, people(1), business_id=other_shop.id))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "BUSINESS_NOT_FOUND")
+    assert (await refused(upload(shop, people(1), "support"))).code == grpc.StatusCode.PERMISSION_DENIED
