@@ -72,7 +72,7 @@ class Bench:
         self.customers = CustomersServiceStub(channel)
         self.most_memory = 0
 
-    async def upload(self, content: bytes, kind: int) -> str:
+    async def upload(self, content: bytes, kind: imports_pb2.ImportKind.ValueType) -> str:
         """The id of an uploaded import."""
 
         async def parts() -> AsyncIterator[imports_pb2.UploadImportRequest]:
@@ -122,7 +122,7 @@ class Bench:
 
     async def reads(self, ids: list[str], until: "asyncio.Event") -> list[float]:
         """Milliseconds of live reads, one after another."""
-        found = []
+        found: list[float] = []
         while not until.is_set():
             began = time.perf_counter()
             await self.customers.GetCustomer(
@@ -174,7 +174,7 @@ async def main(customers: int, orders: int) -> None:
             print("| import | rows | seconds | rows/s | child ms/row | Postgres ms/row | service ms/row |")
             print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
             during: list[float] = []
-            kinds: list[tuple[str, bytes, int, int]] = [
+            kinds: list[tuple[str, bytes, imports_pb2.ImportKind.ValueType, int]] = [
                 ("customers", customers_file(customers), imports_pb2.IMPORT_KIND_CUSTOMERS, customers),
                 ("the same again", b"", imports_pb2.IMPORT_KIND_CUSTOMERS, customers),
             ]

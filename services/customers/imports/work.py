@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, BinaryIO
 from uuid import UUID
 
 import psycopg
@@ -39,6 +39,7 @@ ATTEMPTS = 60
 MOST_ERRORS = 20  # kept of one row
 # After each chunk the work rests this share of the time that it took, so that others come through.
 REST = 0.03
+_COUNTED = ("csv", "jsonl")  # formats whose rows are counted in a few seconds
 _RACES = (EmailTaken, PhoneTaken, ExternalIdTaken)
 
 _CUSTOMERS = ("customers", "customer_identifiers", "memberships")
@@ -92,12 +93,21 @@ class Work:
         self.mine, self.business = mine, business
         self.dry = dry.Seen() if mine.row.dry_run else None
         try:
+            if mine.row.rows_total is None and mine.plan.layout.format in _COUNTED:
+                await self._count(source)
             found = records(source, mine.plan.layout, mine.row.last_row)
             reader = RowReader(mine.row.kind, mine.plan.mapping, facts)
             await self._flow(reader.read(found), mine.row.last_row)
             await self._end()
         finally:
             source.close()
+
+    async def _count(self, source: BinaryIO) -> None:
+        """Notes how many rows the file has, so that one can tell how long it will take."""
+        layout = self.mine.plan.layout
+        total = await asyncio.to_thread(lambda: sum(1 for _ in records(source, layout)))
+        async with self.rt.db.tx() as tx:
+            await tx.execute(update(imports).where(*_at(tx, self.import_id)).values(rows_total=total))
 
     async def _begin(self, reading: Any) -> tuple[Import, Row[Any], Facts]:
         async with self.rt.db.tx() as tx:
