@@ -6,10 +6,13 @@ from pathlib import Path
 from uuid import UUID
 
 import psycopg
+from sqlalchemy import select
 
 from libs import stream
 from libs.config import Settings
 from libs.leases import Lease
+from libs.outbox import BULK, in_bulk
+from libs.plumbing import outbox
 from libs.run.stack import servers
 from libs.run.stack.home import Home
 from libs.run.stack.process import identity, spawn, stop
@@ -127,3 +130,20 @@ async def _customers(room: Room) -> list[UUID]:
         msg = await js.get_msg(name, sequence)
         found.append(UUID(CustomerCreated.FromString(msg.data or b"").customer_id))
     return found
+
+
+async def test_what_comes_in_bulk_waits_for_what_happens_now(room: Room) -> None:
+    with in_bulk():
+        await room.tell(30)
+    await room.tell(3)
+    relay = room.relay(batch=3)
+    assert await relay.drain_once() == 3
+    async with room.db.worker() as tx:
+        lanes = list((await tx.execute(select(outbox.c.lane))).scalars())
+    assert lanes == [BULK] * 30
+    assert await relay.drain_once() == 3  # of the bulk, and then none for a while
+    assert await relay.drain_once() == 0
+    await room.tell(1)
+    assert await relay.drain_once() == 1
+    async with running(relay):
+        await becomes(room.waiting, 0)
