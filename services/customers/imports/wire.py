@@ -49,7 +49,7 @@ def paths_of(message: pb.Import, mask: FieldMask) -> frozenset[str]:
 def layout_of(message: pb.ImportLayout, before: Layout) -> Layout:
     """The layout as the message wants it; empty text stays as it was, but for `quote`, which may be none."""
     values: dict[str, Any] = {name: getattr(message, name) or getattr(before, name) for name in _LAYOUT}
-    values["has_header"] = message.has_header
+    values["has_header"] = message.has_header if message.HasField("has_header") else before.has_header
     return replace(before, **values)
 
 
