@@ -64,12 +64,20 @@ async def defaults(
     tx: Tx, keys: TenantKeys, reading: Reading, customer_ids: Sequence[UUID]
 ) -> dict[UUID, Place]:
     """The default addresses of these customers, of those who have one."""
+    found = await default_views(tx, keys, reading, customer_ids)
+    return {customer_id: view.place for customer_id, view in found.items()}
+
+
+async def default_views(
+    tx: Tx, keys: TenantKeys, reading: Reading, customer_ids: Sequence[UUID]
+) -> dict[UUID, AddressView]:
+    """The default addresses of these customers with all that is known of them, of those who have one."""
     wanted = _VIEW.where(
         _a.tenant_id == tx.tenant_id,
         _a.customer_id == any_(literal(list(customer_ids), ARRAY(Uuid))),
         _a.is_default,
     )
-    return {row.customer_id: _view(row, keys, reading).place for row in await tx.execute(wanted)}
+    return {row.customer_id: _view(row, keys, reading) for row in await tx.execute(wanted)}
 
 
 async def pending(

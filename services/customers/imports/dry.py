@@ -49,6 +49,16 @@ class Seen:
                         )
                     )
                     continue
+                case None if person.unreachable:
+                    counts.rows_refused += 1
+                    refused.add(person.row)
+                    errors.append(
+                        RowError(
+                            *(person.row, 0, "", "customer.email"),
+                            *(rules.TAKEN[rules.NO_CONTACT], rules.EXPECTED[rules.NO_CONTACT]),
+                        )
+                    )
+                    continue
                 case None:
                     counts.customers_created += 1
                     held_by = new_id().int

@@ -9,7 +9,8 @@ from rapidfuzz import fuzz, process
 from libs import formats
 from libs.formats import Wrong
 from services.customers.businesses.rules import DATE, NUMBER, AttributeDefinition
-from services.customers.imports import targets, values
+from services.customers.imports import places, targets, values
+from services.customers.imports.countries import country as country_code
 from services.customers.imports.headers import EXPORTS, NAMES, normal
 from services.customers.imports.values import DMY, MDY, YMD
 
@@ -41,6 +42,14 @@ _CUSTOMER = {
     "customer_type": "customer.type",
     "customer_tags": "customer.tags",
 }
+_ADDRESS = {
+    **{name: f"address.{name}" for name in ("city", "state", "postal_code", "country", "recipient")},
+    "street": "address.street_lines",
+    "street_2": "address.street_line_2",
+    "address_label": "address.label",
+}
+# Beside a city these are a part of the address, elsewhere a status.
+_STATES = frozenset({"state", "estado", "stato"})
 _BUYER = {
     **{name: f"order.customer.{name}" for name in ("email", "phone", "first_name", "last_name")},
     "customer_id": "order.customer.external_id",
@@ -65,11 +74,15 @@ _ORDER = {
 # What a concept is in a file of each kind; what is not here stays without a target.
 _CONCEPTS: Mapping[int, Mapping[str, str]] = {
     targets.CUSTOMERS: _CUSTOMER
+    | _ADDRESS
     | {"id": "customer.external_id", "status": "customer.status", "tags": "customer.tags"},
     targets.ORDERS: _ORDER
     | _BUYER
     | {"id": "order.external_id", "status": "order.status", "tags": "order.tags"},
-    targets.CUSTOMERS_AND_ORDERS: _CUSTOMER | _ORDER | {"tags": "customer.tags", "status": "order.status"},
+    targets.CUSTOMERS_AND_ORDERS: _CUSTOMER
+    | _ADDRESS
+    | _ORDER
+    | {"tags": "customer.tags", "status": "order.status"},
 }
 
 
@@ -93,7 +106,9 @@ def guessed(
             guess.update(target="", confidence=0.0, why="its name says one thing and its values another")
         elif share is not None and share < ENOUGH:
             guess["confidence"] = round(guess["confidence"] * 0.7, 2)
+    _add_state(columns, found, cells)
     _drop_doubles(found)
+    _drop_streets(found, samples[:MOST_SAMPLES], known, country)
     _by_values(kind, found, cells, country)
     for i, guess in enumerate(found):
         if guess["target"]:
@@ -186,7 +201,15 @@ def _is_amount(text: str, _: str) -> bool:
     return len(text) <= 40 and _AMOUNT.fullmatch(text) is not None
 
 
+def _is_country(text: str, _: str) -> bool:
+    try:
+        return bool(country_code(text))
+    except Wrong:
+        return False
+
+
 _FITS: dict[str, Callable[[str, str], bool]] = {
+    targets.COUNTRY: _is_country,
     targets.EMAIL: _is_email,
     targets.PHONE: _may_be_phone,
     targets.BIRTH_DATE: _is_date,
@@ -208,6 +231,68 @@ def _drop_doubles(found: list[dict[str, Any]]) -> None:
         for guess in guesses:
             if not (alone and guess["confidence"] == best):
                 guess.update(target="", confidence=0.0, why="another column could be the same field")
+
+
+def _add_state(columns: Sequence[str], found: list[dict[str, Any]], cells: Sequence[Sequence[str]]) -> None:
+    """A "State" beside a city or a postal code is where somebody lives, unless its values are statuses."""
+    if not {"address.city", "address.postal_code"} & {guess["target"] for guess in found}:
+        return
+    is_status = values.customer_status()
+    for name, guess, some in zip(map(normal, columns), found, cells, strict=True):
+        if guess["target"] == "customer.status" and name in _STATES:
+            told = sum(_reads(is_status, cell) for cell in some)
+            if told < ENOUGH * max(len(some), 1):
+                guess.update(_guess("address.state", BY_OTHER_NAME, "its name says so beside a city"))
+
+
+def _reads(read: values.Reader, cell: str) -> bool:
+    try:
+        read(cell)
+    except values.CellWrong:
+        return False
+    return True
+
+
+def _drop_streets(
+    found: list[dict[str, Any]],
+    samples: Sequence[Sequence[str]],
+    known: Mapping[str, targets.Target],
+    country: str,
+) -> None:
+    """Streets stay out where most addresses would not be complete with them: then their rows would be refused."""
+    at = {guess["target"]: i for i, guess in enumerate(found) if guess["target"].startswith(places.PREFIX)}
+    if "address.street_lines" not in at:
+        street = at.get("address.street_line_2")
+        if street is not None:
+            found[street].update(target="", confidence=0.0, why="there is no first line of a street")
+        return
+    readers: dict[str, values.Reader] = {
+        targets.TEXT: values.text(0),
+        targets.COUNTRY: values.country(),
+        targets.STREET: values.street(0),
+    }
+    home = "" if "address.country" in at else country
+    whole = right = 0
+    for row in samples:
+        if len(row) <= at["address.street_lines"] or not row[at["address.street_lines"]].strip():
+            continue
+        whole += 1
+        try:
+            given = {
+                target: readers[known[target].reads](row[i])
+                for target, i in at.items()
+                if i < len(row) and row[i].strip()
+            }
+        except values.CellWrong:
+            continue
+        right += not places.place_of(given, home)[1]
+    complete = {"address.city", "address.postal_code"} & at.keys()
+    if right < whole / 2 or not (whole or complete):
+        for target in ("address.street_lines", "address.street_line_2"):
+            if target in at:
+                found[at[target]].update(
+                    target="", confidence=0.0, why="with it most addresses would not be complete"
+                )
 
 
 def _by_values(kind: int, found: list[dict[str, Any]], cells: Sequence[Sequence[str]], country: str) -> None:

@@ -164,6 +164,34 @@ _NAMES: dict[str, str] = {
     "line_total": "line total, line amount, item total, line price, row total, line item total, positionssumme, "
     "gesamtpreis, total ligne, total línea, totale riga, regeltotaal, radsumma, linjetotal, total da linha, "
     "wartość pozycji, сумма позиции, σύνολο γραμμής, 明細金額",
+    "street": "street, street address, address, address 1, address1, address line 1, addressline1, street 1, street "
+    "line 1, line 1, default address address1, billing address 1, billing address1, billing street, home address, "
+    "mailing address, postal address, straße, strasse, str, straße und hausnummer, straße hausnummer, straße nr, "
+    "anschrift, adresse, adresszeile 1, rue, adresse 1, adresse postale, calle, dirección, domicilio, direccion, "
+    "indirizzo, via, straat, adres, straatnaam, straat en huisnummer, gata, gatuadress, adress, gade, vej, "
+    "vejnavn, endereço, rua, morada, logradouro, ulica, ulica i numer, adres 1, улица, адрес, διεύθυνση, οδός, "
+    "住所, 番地, 住所1",
+    "street_2": "address line 2, address 2, address2, addressline2, street 2, street line 2, line 2, apartment, suite, "
+    "unit, default address address2, billing address 2, billing address2, adresszusatz, adresszeile 2, zusatz, "
+    "complément d adresse, adresse 2, dirección 2, indirizzo 2, adresregel 2, adres 2, complemento, 住所2, 建物名",
+    "city": "city, town, city town, locality, municipality, default address city, billing city, ort, stadt, "
+    "wohnort, ville, "
+    "commune, ciudad, localidad, población, poblacion, città, citta, comune, località, stad, plaats, woonplaats, "
+    "postort, by, bynavn, cidade, miasto, miejscowość, город, населенный пункт, πόλη, 市区町村, 都市, 市",
+    "state": "state or province, state code, state province, province, province code, region, county, prefecture, "
+    "default address province code, default address province, billing state, billing province, state region, "
+    "bundesland, kanton, département, région, provincia, comunidad autónoma, regione, provincie, län, landskap, "
+    "distrito, uf, województwo, область, регион, νομός, περιφέρεια, 都道府県",
+    "postal_code": "postal code, postcode, zip, zip code, zipcode, zip postal code, post code, postal, "
+    "default address zip, "
+    "billing zip, billing postcode, plz, postleitzahl, code postal, código postal, codigo postal, cp, cap, "
+    "codice postale, "
+    "postnummer, postnr, cep, kod pocztowy, индекс, почтовый индекс, ταχυδρομικός κώδικας, τκ, τ κ, 郵便番号",
+    "country": "country, country code, country name, country region, nation, default address country code, default "
+    "address country, billing country, country iso, land, staat, länderkürzel, ländercode, pays, code pays, país, "
+    "pais, código de país, paese, nazione, codice paese, landcode, landskod, landekode, kraj, страна, χώρα, 国, 国名",
+    "address_label": "address label, address name, address title",
+    "recipient": "recipient, addressee, empfänger, destinataire, destinatario, ontvanger",
     # Names that mean something only in one kind of file.
     "id": "id, reference id, ref, reference, nr, no, number, nummer, номер, id nr, 番号",
     "status": "status, state, statut, estado, stato, estatus, статус, κατάσταση, ステータス, 状態, 状況",
@@ -228,6 +256,31 @@ EXPORTS: tuple[tuple[str, frozenset[str], Mapping[str, str]], ...] = (
             "billing name": "full_name",
             "shipping name": "",
             "billing phone": "",
+            "billing street": "",
+            "billing address1": "street",
+            "billing address2": "street_2",
+            "billing company": "company",
+            "billing city": "city",
+            "billing zip": "postal_code",
+            "billing province": "state",
+            "billing province name": "",
+            "billing country": "country",
+            **{
+                f"shipping {part}": ""
+                for part in (
+                    *(
+                        "street",
+                        "address1",
+                        "address2",
+                        "company",
+                        "city",
+                        "zip",
+                        "province",
+                        "province name",
+                    ),
+                    *("country", "phone"),
+                )
+            },
         },
     ),
     (
@@ -243,6 +296,20 @@ EXPORTS: tuple[tuple[str, frozenset[str], Mapping[str, str]], ...] = (
             "default address company": "company",
             "company": "company",
             "default address phone": "",
+            "address1": "street",
+            "address2": "street_2",
+            "city": "city",
+            "province": "",
+            "province code": "state",
+            "country": "",
+            "country code": "country",
+            "zip": "postal_code",
+            "default address address1": "street",
+            "default address address2": "street_2",
+            "default address city": "city",
+            "default address province code": "state",
+            "default address country code": "country",
+            "default address zip": "postal_code",
             "total spent": "",
             "total orders": "",
             "note": "",
@@ -252,7 +319,14 @@ EXPORTS: tuple[tuple[str, frozenset[str], Mapping[str, str]], ...] = (
     (
         "Klaviyo profiles",
         frozenset({"klaviyo id"}),
-        {"klaviyo id": "customer_id", "organization": "company", "birthday": "born_on", "locale": "language"},
+        {
+            "klaviyo id": "customer_id",
+            "organization": "company",
+            "birthday": "born_on",
+            "locale": "language",
+            "state region": "state",
+            "state": "state",
+        },
     ),
     (
         "Mailchimp audience",
@@ -260,6 +334,10 @@ EXPORTS: tuple[tuple[str, frozenset[str], Mapping[str, str]], ...] = (
         {
             "email address": "email",
             "birthday": "",  # day and month only
+            "address": "",  # all of it in one cell
+            "country": "",  # these are guessed from where an e-mail was opened
+            "region": "",
+            "cc": "",
             "leid": "",
             "euid": "customer_id",
             "member rating": "",
@@ -276,6 +354,9 @@ EXPORTS: tuple[tuple[str, frozenset[str], Mapping[str, str]], ...] = (
             "reference id": "",
             "company name": "company",
             "birthday": "born_on",
+            "street address 1": "street",
+            "street address 2": "street_2",
+            "state": "state",
         },
     ),
     (
@@ -294,6 +375,13 @@ EXPORTS: tuple[tuple[str, frozenset[str], Mapping[str, str]], ...] = (
             "billing phone": "phone",
             "billing first name": "first_name",
             "billing last name": "last_name",
+            "billing company": "company",
+            "billing address 1": "street",
+            "billing address 2": "street_2",
+            "billing city": "city",
+            "billing state": "state",
+            "billing postcode": "postal_code",
+            "billing country": "country",
             "shipping total": "shipping",
             "order shipping": "shipping",
             "tax total": "tax",
@@ -314,6 +402,12 @@ EXPORTS: tuple[tuple[str, frozenset[str], Mapping[str, str]], ...] = (
             "user id": "customer_id",
             "user login": "",
             "role": "",
+            "billing address 1": "street",
+            "billing address 2": "street_2",
+            "billing city": "city",
+            "billing state": "state",
+            "billing postcode": "postal_code",
+            "billing country": "country",
         },
     ),
 )

@@ -15,6 +15,8 @@ from libs.ids import new_id
 from libs.instants import stamp
 from regulars.customers.v1 import customers_pb2 as pb
 from regulars.customers.v1 import events_pb2 as events
+from services.customers.addresses.rules import Place
+from services.customers.imports.addresses import Homes
 from services.customers.imports.rows import Parsed
 from services.customers.profiles import rules as profiles
 from services.customers.profiles.actions import sealed_profile, sealed_standing
@@ -28,13 +30,18 @@ Claim = tuple[str, int, bytes]
 
 @dataclass(slots=True)
 class Person:
-    """The customer of a row. `claims` are their identifiers under every live key, the look-up's version first."""
+    """The customer of a row. `claims` are their identifiers under every live key, the look-up's version first.
+
+    `place` is their default address. One who is `unreachable` must be known already: nothing but an id tells of them.
+    """
 
     row: int
     written: Written
     kinds: tuple[str, ...]
     claims: list[Claim]
     current: dict[str, list[bytes]]
+    place: Place | None = None
+    unreachable: bool = False
 
 
 def persons(
@@ -47,7 +54,9 @@ def persons(
         written = each.customer
         if written is None:
             continue
+        unreachable = False
         if not (written.profile.email or written.profile.phone):  # known by an id alone: as orders make them
+            unreachable = each.order is None and written.standing.type != GUEST
             written = replace(written, standing=replace(written.standing, type=GUEST))
         wanted = sorted(profiles.identifiers(written.profile, {business_id: written.standing}))
         claims: list[Claim] = []
@@ -57,13 +66,16 @@ def persons(
                 claims.append((kind, index.key_version, index.digest))
                 if index.key_version == current:
                     looked.setdefault(kind, []).append(index.digest)
-        found.append(Person(each.row, written, tuple(looked), claims, looked))
+        found.append(Person(each.row, written, tuple(looked), claims, looked, each.place, unreachable))
     return found
 
 
 @dataclass(slots=True)
 class Newcomers:
-    """People to be created, sealed and packed: the parameters of the statements that write them."""
+    """People to be created, sealed and packed: the parameters of the statements that write them.
+
+    `unreachable` ones are not among them: they may be known by the time that the others are written.
+    """
 
     ids: list[UUID]
     people: list[Person]
@@ -74,6 +86,8 @@ class Newcomers:
     told: events.CustomerCreated
     bodies: list[bytes]
     rows: dict[str, Any]
+    homes: Homes
+    unreachable: list[Person]
 
 
 @dataclass(slots=True)
@@ -94,7 +108,10 @@ class _Columns:
     found_ids: list[UUID] = field(default_factory=list)
     found_versions: list[int] = field(default_factory=list)
     found_tokens: list[str] = field(default_factory=list)
+    found_countries: list[str] = field(default_factory=list)
+    found_cities: list[str] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
+    homes: Homes = field(default_factory=Homes)
 
 
 def newcomers(
@@ -111,6 +128,9 @@ def newcomers(
     col = _Columns()
     claims: list[tuple[str, int, bytes, UUID]] = []
     told: dict[tuple[int, int, str], bytes] = {}
+    unreachable = [each for each in people if each.unreachable]
+    if unreachable:
+        people = [each for each in people if not each.unreachable]
     for each in people:
         profile, standing = each.written.profile, each.written.standing
         customer_id = new_id()
@@ -129,10 +149,14 @@ def newcomers(
         col.sealed.append(sealed_standing(keys, key, here, customer_id, standing))
         col.sources.append(name)
         col.changes.append(new_id())
-        for found in search.rows_of(keys, versions, profile, {here: standing.sources}):
+        if each.place is not None:
+            col.homes.add(keys, key, customer_id, each.place)
+        for found in search.rows_of(keys, versions, profile, {here: standing.sources}, each.place):
             col.found_ids.append(customer_id)
             col.found_versions.append(found["version"])
             col.found_tokens.append("{" + ",".join(map(str, found["tokens"])) + "}")
+            col.found_countries.append(found["country"] or "")
+            col.found_cities.append("" if found["city"] is None else str(found["city"]))
         claims += [(*claim, customer_id) for claim in each.claims]
         kind = standing.status, standing.type, name
         rest = told.get(kind)
@@ -142,7 +166,7 @@ def newcomers(
             b"\x0a\x24" + str(customer_id).encode() + rest
         )  # field 1, 36 bytes; the others follow
     claims.sort()  # in one order for everyone
-    return _packed(col, claims, list(people), _created(here, 0, 0, source, now))
+    return _packed(col, claims, list(people), unreachable, _created(here, 0, 0, source, now))
 
 
 def _created(here: UUID, status: int, kind: int, source: str, now: datetime) -> events.CustomerCreated:
@@ -160,6 +184,7 @@ def _packed(
     col: _Columns,
     claims: Sequence[tuple[str, int, bytes, UUID]],
     people: list[Person],
+    unreachable: list[Person],
     told: events.CustomerCreated,
 ) -> Newcomers:
     ids = arrays.uuids(col.ids)
@@ -193,10 +218,14 @@ def _packed(
             "found_ids": arrays.uuids(col.found_ids),
             "found_versions": arrays.ints(col.found_versions),
             "found_tokens": arrays.texts(col.found_tokens),
+            "found_countries": arrays.texts(col.found_countries if col.homes.ids else []),
+            "found_cities": arrays.texts(col.found_cities if col.homes.ids else []),
         },
         told=told,
         bodies=col.bodies,
         rows={"rows": arrays.longs([each.row for each in people]), "ids": ids},
+        homes=col.homes,
+        unreachable=unreachable,
     )
 
 

@@ -13,8 +13,9 @@ from libs.instants import stamp
 from libs.problems import Faults, Violation
 from regulars.customers.v1 import customers_pb2, orders_pb2
 from regulars.type.v1.money_pb2 import Money
+from services.customers.addresses.rules import Place
 from services.customers.businesses.rules import AttributeDefinition
-from services.customers.imports import targets, values
+from services.customers.imports import places, targets, values
 from services.customers.imports.mapping import Column
 from services.customers.imports.mapping import Mapping as Columns
 from services.customers.imports.reading import BadCell, Record
@@ -74,6 +75,7 @@ class Parsed:
 
     `customer.paths` are the fields that the row holds; the others are as they are in a new customer. An order
     without a revision of its own (`revised` False) is another one if its `told.content` is; `told.revision` is 1.
+    `place` is the customer's default address.
     """
 
     row: int
@@ -81,6 +83,7 @@ class Parsed:
     customer: Written | None = None
     order: ToldOrder | None = None
     revised: bool = False
+    place: Place | None = None
 
 
 @dataclass(slots=True)
@@ -124,12 +127,17 @@ class RowReader:
         ]
         self._columns = {cell.target: cell for cell in cells}
         self._by_field = {cell.column: cell for cell in cells}
-        self._customer = [c for c in cells if c.target.startswith(("customer.", targets.ATTRIBUTE_PREFIX))]
+        whose = ("customer.", targets.ATTRIBUTE_PREFIX, places.PREFIX)
+        self._customer = [c for c in cells if c.target.startswith(whose)]
         self._order = [c for c in cells if c.target.startswith("order.")]
         self._items = [c for c in cells if c.target.startswith("item.")]
         self._id = self._columns.get("order.external_id")
         self._constants = self._of_constants(known, mapping.constants)
         self._paths: dict[tuple[str, ...], frozenset[str]] = {}
+        told = self._columns.keys() | self._constants.keys()
+        self._places = any(name.startswith(places.PREFIX) for name in told)
+        # Where no row names a country they are in the business's own.
+        self._country = "" if "address.country" in told else facts.country
 
     def read(self, records: Iterable[Record]) -> Iterator[Parsed | Refused]:
         """What the records tell, in their order. After each, all rows up to its `last_row` are dealt with."""
@@ -171,6 +179,8 @@ class RowReader:
             targets.INTEGER: lambda: values.integer(column.decimal, 1, MAX_QUANTITY),
             targets.MOMENT: lambda: values.moment(self._zone, order, today),
             targets.CURRENCY: lambda: self._currency,
+            targets.COUNTRY: values.country,
+            targets.STREET: lambda: values.street(target.most),
             targets.CUSTOMER_STATUS: values.customer_status,
             targets.CUSTOMER_TYPE: values.customer_type,
             targets.ORDER_STATUS: values.order_status,
@@ -225,6 +235,8 @@ class RowReader:
         if self._customer:
             given = {**self._constants, **self._values(record, self._customer, errors)}
             parsed.customer = self._written(record.row, given, errors)
+            if self._places:
+                parsed.place = self._place(record.row, given, errors)
         if self.kind != targets.CUSTOMERS:
             parsed.order, parsed.revised = self._told(record, lines, given, errors)
         return parsed
@@ -282,6 +294,20 @@ class RowReader:
             phone_verified=given.get("customer.phone_verified", False) and "phone" in person,
             paths=paths,
         )
+
+    def _place(self, row: int, given: dict[str, Any], errors: list[RowError]) -> Place | None:
+        wrong = {error.field for error in errors if error.row == row}
+        if wrong & {"address.country", "address.street_lines"}:
+            return None  # the rest cannot be judged
+        place, faults = places.place_of(given, self._country)
+        for part, why in faults.items():
+            name = f"{places.PREFIX}{part}"
+            if name not in wrong:
+                cell, reason = self._columns.get(name), places.reason(why)
+                errors.append(
+                    self._error(row, cell, reason, why) if cell else RowError(row, 0, "", name, reason, why)
+                )
+        return place
 
     def _nobody(self, row: int, prefix: str, errors: list[RowError]) -> None:
         """Notes that nothing tells whose the row is, unless what would tell it is wrong itself."""

@@ -12,17 +12,19 @@ ANY, BY_EMAIL, BY_PHONE, BY_EXTERNAL_ID = 1, 2, 3, 4  # ImportMatchBy
 CUSTOMERS, ORDERS, CUSTOMERS_AND_ORDERS = 1, 2, 3  # ImportKind
 
 EMAIL, PHONE, EXTERNAL_ID = "email", "phone", "external_id"
+NO_CONTACT = "contact"  # beside the kinds of identifiers: somebody new must be reachable
 _KEYS = {
     ANY: (EXTERNAL_ID, EMAIL, PHONE),
     BY_EMAIL: (EMAIL,),
     BY_PHONE: (PHONE,),
     BY_EXTERNAL_ID: (EXTERNAL_ID,),
 }
-TAKEN = {EMAIL: "EMAIL_TAKEN", PHONE: "PHONE_TAKEN", EXTERNAL_ID: "EXTERNAL_ID_TAKEN"}
+TAKEN = {EMAIL: "EMAIL_TAKEN", PHONE: "PHONE_TAKEN", EXTERNAL_ID: "EXTERNAL_ID_TAKEN", NO_CONTACT: "REQUIRED"}
 EXPECTED = {
     EMAIL: "an e-mail that no other customer has",
     PHONE: "a phone that no other customer has",
     EXTERNAL_ID: "an id that no other customer has in this source",
+    NO_CONTACT: "an e-mail or a phone is required, except for guests",
 }
 
 

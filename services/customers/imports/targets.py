@@ -7,7 +7,7 @@ from functools import cache
 from buf.validate import validate_pb2
 from google.protobuf.descriptor import Descriptor
 
-from regulars.customers.v1 import customers_pb2, orders_pb2
+from regulars.customers.v1 import addresses_pb2, customers_pb2, orders_pb2
 from services.customers.businesses.rules import AttributeDefinition
 
 # ImportKind. Others (opening balances of points, consents) belong to other services and get numbers of their own.
@@ -28,7 +28,7 @@ BOOLEAN, TAGS, AMOUNT, INTEGER, MOMENT, CURRENCY = (
     "currency",
 )
 CUSTOMER_STATUS, CUSTOMER_TYPE, ORDER_STATUS = "customer_status", "customer_type", "order_status"
-SOURCE_ID, ATTRIBUTE, REVISION = "source_id", "attribute", "revision"
+SOURCE_ID, ATTRIBUTE, REVISION, STREET = "source_id", "attribute", "revision", "street"
 
 ATTRIBUTE_PREFIX = "attribute."
 
@@ -58,7 +58,7 @@ def _most(descriptor: Descriptor, name: str) -> int:
 
 _CUSTOMER, _ORDER = customers_pb2.Customer.DESCRIPTOR, orders_pb2.Order.DESCRIPTOR
 _BUYER, _ITEM = orders_pb2.OrderCustomer.DESCRIPTOR, orders_pb2.OrderItem.DESCRIPTOR
-_ADDRESS = orders_pb2.OrderAddress.DESCRIPTOR  # the same limits as a customer's own
+_ADDRESS = addresses_pb2.Address.DESCRIPTOR
 
 
 def _of(
@@ -140,6 +140,28 @@ def _customer() -> list[Target]:
     ]
 
 
+def _address() -> list[Target]:
+    """The customer's default address."""
+
+    def one(name: str, reads: str, label: str, text: str, example: str = "") -> Target:
+        return _of(_ADDRESS, "address", "address", reads, name, label, text, example)
+
+    most = _most(_ADDRESS, "street_lines")
+    return [
+        one("label", TEXT, "Address label", "The customer's word for the address.", ""),
+        one("recipient", TEXT, "Recipient", "Who receives there, if it is not the customer.", ""),
+        one("street_lines", STREET, "Street", "Street and number.", "1 High Street"),
+        Target(
+            *("address.street_line_2", "address.street_lines[1]", STREET, "Street, second line"),
+            *("What comes below the street: floor, flat, building.", "", most),
+        ),
+        one("city", TEXT, "City", "City or town.", "London"),
+        one("state", TEXT, "State or province", "State, province or prefecture: code or name.", ""),
+        one("postal_code", TEXT, "Postal code", "The postal code.", "SW1A 1AA"),
+        one("country", COUNTRY, "Country", "A country's code (GB) or name.", "GB"),
+    ]
+
+
 def _order() -> list[Target]:
     def one(name: str, reads: str, label: str, text: str, example: str = "") -> Target:
         return _of(_ORDER, "order", "order", reads, name, label, text, example)
@@ -210,9 +232,9 @@ def _items() -> list[Target]:
 def of_kind(kind: int) -> Mapping[str, Target]:
     """The targets of an ImportKind by name, without attributes."""
     found = {
-        CUSTOMERS: _customer(),
+        CUSTOMERS: [*_customer(), *_address()],
         ORDERS: [*_order(), *_buyer(), *_items()],
-        CUSTOMERS_AND_ORDERS: [*_customer(), *_order(), *_items()],
+        CUSTOMERS_AND_ORDERS: [*_customer(), *_address(), *_order(), *_items()],
     }[kind]
     return {target.name: target for target in found}
 

@@ -29,6 +29,7 @@ from libs.run.service import Runtime
 from regulars.customers.v1 import customers_pb2 as pb
 from regulars.customers.v1 import events_pb2 as events
 from services.customers.businesses import queries as businesses
+from services.customers.imports import addresses
 from services.customers.imports.rules import Outcome, State
 from services.customers.imports.tables import import_errors, import_rows, imports
 from services.customers.imports.writing import BEFORE, snapshot_id
@@ -252,6 +253,8 @@ class Undoing:
         if known["joined"] and await self._has_orders(tx, here, view.customer_id):
             return None
         after = await profiles.update_customer(tx, self.keys, view, before)
+        if "address" in known:
+            after = await addresses.put_back(tx, self.keys, reading, live, after, known["address"])
         if known["joined"]:
             await leave_business(tx, self.keys, after)
             await tx.within_businesses()

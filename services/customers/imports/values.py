@@ -17,6 +17,8 @@ from services.customers.businesses.rules import (
     attribute_value,
 )
 from services.customers.exports.rules import unguarded
+from services.customers.imports import places
+from services.customers.imports.countries import country as country_code
 from services.customers.imports.reading import Number
 from services.customers.imports.words import (
     BOOLEANS,
@@ -127,6 +129,21 @@ def language(most: int) -> Reader:
 def time_zone(most: int) -> Reader:
     """Reads an IANA time zone."""
     return by_rule(formats.time_zone, "FORMAT_TIME_ZONE", most)
+
+
+def country() -> Reader:
+    """Reads a country's ISO code or its name as the code."""
+    return by_rule(country_code, "FORMAT_COUNTRY", 0)
+
+
+def street(most: int) -> Reader:
+    """Reads the lines of a street, each of at most so many characters."""
+    one = text(most)
+
+    def read(given: str) -> tuple[str, ...]:
+        return tuple(str(one(line)) for line in places.lines(given.strip(), most) if line.strip())
+
+    return read
 
 
 # --- words ---

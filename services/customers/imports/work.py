@@ -286,7 +286,7 @@ class Work:
         return {each.row: each for each in results}
 
     def _taken_error(self, row: int, kind: str) -> RowError:
-        target = f"customer.{kind}"
+        target = f"customer.{rules.EMAIL if kind == rules.NO_CONTACT else kind}"
         column = next((c for c in self.mine.plan.mapping.columns if c.target == target), None)
         field_name = "customer.sources" if kind == rules.EXTERNAL_ID else target
         return RowError(

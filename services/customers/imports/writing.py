@@ -16,7 +16,8 @@ from libs.db import Tx
 from libs.outbox import posting_alike
 from libs.pipeline import Query
 from libs.problems import Conflict
-from services.customers.imports import rules
+from services.customers.addresses.queries import AddressView
+from services.customers.imports import addresses, places, rules
 from services.customers.imports.people import Newcomers, Person, newcomers
 from services.customers.imports.rows import onto
 from services.customers.imports.rules import Known, Outcome, Taken
@@ -93,6 +94,17 @@ _FOUND_BY = Query(
     insert into customer_search (tenant_id, customer_id, key_version, tokens, businesses)
     select :tenant, n.customer_id, n.key_version, cast(n.tokens as integer[]), array[cast(:business as uuid)]
     from unnest(:found_ids, :found_versions, :found_tokens) as n (customer_id, key_version, tokens)
+    where n.customer_id <> all (:without)
+""")
+)
+# With country and city of their default addresses.
+_FOUND_AT = Query(
+    text("""
+    insert into customer_search (tenant_id, customer_id, key_version, tokens, businesses, country, city)
+    select :tenant, n.customer_id, n.key_version, cast(n.tokens as integer[]), array[cast(:business as uuid)],
+           nullif(n.country, ''), cast(nullif(n.city, '') as integer)
+    from unnest(:found_ids, :found_versions, :found_tokens, :found_countries, :found_cities)
+        as n (customer_id, key_version, tokens, country, city)
     where n.customer_id <> all (:without)
 """)
 )
@@ -202,7 +214,10 @@ async def create(tx: Tx, house: House, live: LiveVersions, new: Newcomers) -> se
         losers = {row.customer_id for row in rows}
         await tx.together(*((each, where | {"losers": arrays.uuids(list(losers))}) for each in _TAKE_BACK))
     where |= {"without": arrays.uuids(list(losers)), "created": timeline.CREATED, "actor": timeline.actor(tx)}
-    steps: list[Any] = [(each, where | new.standing) for each in (_MEMBERS, _FOUND_BY, _NOTED)]
+    steps: list[Any] = [(each, where | new.standing) for each in (_MEMBERS, _NOTED)]
+    steps.append((_FOUND_AT if new.homes.ids else _FOUND_BY, where | new.standing))
+    if new.homes.ids:
+        steps.append(new.homes.step(where))
     steps.append(
         posting_alike(
             tx,
@@ -241,6 +256,7 @@ async def write(
                     pending.append(person)
                 else:
                     results.append(Result(person.row, Outcome.CREATED, customer_id, 1))
+            pending += new.unreachable
         if not pending:
             return results
         pending.sort(key=lambda each: each.row)
@@ -259,9 +275,11 @@ async def write(
                     known.append((person, customer_id))
                 case Taken(kind):
                     results.append(Result(person.row, Outcome.REFUSED, taken=kind))
+                case None if person.unreachable:
+                    results.append(Result(person.row, Outcome.REFUSED, taken=rules.NO_CONTACT))
                 case None:
                     fresh.append(person)
-        done, again = await _settle(tx, keys, reading, house, known)
+        done, again = await _settle(tx, keys, reading, house, live, known)
         results += done
         pending = later + again
         new = newcomers(keys, live, house.business, fresh, house.source, house.now) if fresh else None
@@ -273,6 +291,7 @@ async def _settle(
     keys: TenantKeys,
     reading: Reading,
     house: House,
+    live: LiveVersions,
     known: Sequence[tuple[Person, UUID]],
 ) -> tuple[list[Result], list[Person]]:
     """What becomes of people who are customers already; and those whose customer is gone meanwhile."""
@@ -297,6 +316,10 @@ async def _settle(
         wanted = sorted(strangers) if house.policy == rules.SKIP else members
         for some in _by(wanted, 1000):
             views |= await queries.many(tx, keys, reading, some, house.business.business_id)
+    homes: dict[UUID, AddressView] = {}
+    if house.policy != rules.SKIP:
+        placed = {each for person, each in known if person.place is not None and each in views}
+        homes = await addresses.defaults(tx, keys, reading, placed)
     for person, customer_id in known:
         if customer_id not in at or at[customer_id].gone:
             continue
@@ -308,11 +331,20 @@ async def _settle(
             continue
         after = _after(house, view, person.written, joins=joins)
         changed = profiles.changed_fields(view, after)
-        if not changed and not joins:
+        home = homes.get(customer_id)
+        place = None
+        if person.place is not None and house.policy != rules.SKIP:
+            place = places.merged(home.place if home else None, person.place)
+        if not changed and not joins and place is None:
             results.append(Result(person.row, Outcome.SKIPPED, customer_id, view.version))
             continue
-        before = _snapshot(keys, house, person.row, view, joined=joins)
-        views[customer_id] = now = await profiles.update_customer(tx, keys, view, after)
+        moved = {} if place is None else {"address": addresses.snapshot(home)}
+        before = _snapshot(keys, house, person.row, view, moved, joined=joins)
+        now = await profiles.update_customer(tx, keys, view, after)
+        if place is not None:
+            now = await addresses.settle(tx, keys, live, now, home, place)
+            homes |= await addresses.defaults(tx, keys, reading, [customer_id])
+        views[customer_id] = now
         outcome = Outcome.JOINED if joins else Outcome.UPDATED
         results.append(Result(person.row, outcome, customer_id, now.version, before))
     return results, again
@@ -331,8 +363,10 @@ def _after(house: House, view: View, told: Written, *, joins: bool) -> Written:
     return after
 
 
-def _snapshot(keys: TenantKeys, house: House, row: int, view: View, *, joined: bool) -> bytes:
-    """The customer as it is, sealed under the person's own key."""
+def _snapshot(
+    keys: TenantKeys, house: House, row: int, view: View, more: Mapping[str, object], *, joined: bool
+) -> bytes:
+    """The customer as it is and `more` of them, sealed under the person's own key."""
     standing = view.standing
     known: Mapping[str, object] = {
         "joined": joined,
@@ -345,6 +379,7 @@ def _snapshot(keys: TenantKeys, house: House, row: int, view: View, *, joined: b
         "attributes": standing.attributes,
         "personal": standing.personal,
         "sources": [(each.name, each.external_id, each.synced_at) for each in standing.sources],
+        **more,
     }
     assert view.key is not None
     return keys.seal(view.key, BEFORE, snapshot_id(house.import_id, row), orjson.dumps(known))
