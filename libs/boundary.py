@@ -103,17 +103,19 @@ class Boundary(grpc.aio.ServerInterceptor):
         kind = GetMessageClass(method.input)
         shape = kind_of(handler)
         behaviour: Any = getattr(handler, shape)
+        uploads = method.client_streaming and not method.server_streaming
 
         async def requests(raws: AsyncIterator[bytes], context: Context) -> AsyncIterator[Message]:
             first = True
             async for raw in raws:
                 yield validation.parse(kind, raw)
-                if first:
+                if first and uploads:
                     # Who asks for the second message has accepted the first: the caller may send the rest.
                     first = False
                     await context.send_initial_metadata(((CONTINUE_KEY, "1"),))
-            # grpc.aio takes a caller that broke off for one that is done, a moment before it cancels us.
-            await asyncio.sleep(SETTLE_SECONDS)
+            if uploads:
+                # grpc.aio takes a caller that broke off for one that is done, a moment before it cancels us.
+                await asyncio.sleep(SETTLE_SECONDS)
 
         async def one(answer: Awaitable[Message], caller: Caller) -> bytes:
             message = await answer

@@ -18,6 +18,7 @@ ENDS_HERE = {
     "libs/consumer.py": "the loop that fetches events",
     "libs/deliveries.py": "each event's failure is its own",
     "libs/job_runner.py": "the loop of jobs; each job's failure is its own",
+    "services/customers/imports/child.py": "the process of one import; its end is told to the job",
     "libs/leases.py": "the loop that holds a lease",
     "libs/relay.py": "the loop that publishes",
     "libs/run/loops.py": "the loop around every loop",
@@ -29,6 +30,7 @@ BUILT_SQL = {
     "libs/db.py": "constants of its own",
     "libs/migrate.py": "names of roles, schemas and tables",
     "libs/run/watch.py": "names of version tables",
+    "services/customers/imports/writing.py": "names of tables and columns, from a constant",
     "services/customers/orders/actions.py": "names of columns, from a constant",
     "services/customers/orders/metrics.py": "names of tables and columns, constants of its own",
 }

@@ -30,6 +30,7 @@ def row(room: Room) -> dict[str, object]:
         "id": new_id(),
         "subject": "customers.customer.created",
         "headers": Jsonb({"a": 1}),
+        "lane": 0,
         "body": b"\x00\xff",
         "created_at": datetime(2026, 1, 2, 3, 4, 5, 678, UTC),
     }
