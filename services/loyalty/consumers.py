@@ -5,8 +5,6 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
-from google.protobuf.message import Message
-
 from libs import inbox
 from libs.db import Tx
 from libs.deliveries import Handler
@@ -147,14 +145,10 @@ async def _presence(
     )
 
 
-def ordered(message: type[Message]) -> Handler:
-    """Works in what an event tells of an order; all of them bear its whole state."""
-
-    async def handle(tx: Tx, rt: Any, events: Sequence[Event[Any]]) -> None:
-        completed = [event for event in events if event.message.order.HasField("completed_at")]
-        await earning.work_in_orders(tx, [_heard(event.message.order, event.version) for event in completed])
-
-    return Handler(message, handle)
+async def order_changed(tx: Tx, rt: Any, events: Sequence[Event[Any]]) -> None:
+    """Works in what events tell of orders; all of them bear an order's whole state."""
+    completed = [event for event in events if event.message.order.HasField("completed_at")]
+    await earning.work_in_orders(tx, [_heard(event.message.order, event.version) for event in completed])
 
 
 def _heard(order: heard.OrderState, version: int) -> Heard:
@@ -213,9 +207,9 @@ HANDLERS = [
     Handler(heard.CustomerRestored, customer_restored),
     Handler(heard.MembershipJoined, membership_joined),
     Handler(heard.MembershipLeft, membership_left),
-    ordered(heard.OrderRecorded),
-    ordered(heard.OrderCompleted),
-    ordered(heard.OrderRefunded),
-    ordered(heard.OrderCancelled),
+    Handler(heard.OrderRecorded, order_changed),
+    Handler(heard.OrderCompleted, order_changed),
+    Handler(heard.OrderRefunded, order_changed),
+    Handler(heard.OrderCancelled, order_changed),
     Handler(heard.ActivityRecorded, activity_recorded),
 ]
