@@ -26,6 +26,13 @@ class RuleNotFound(NotFound):
     message = "There is no such rule."
 
 
+class TierNotFound(NotFound):
+    """The program has no tier of this name."""
+
+    reason = "TIER_NOT_FOUND"
+    message = "The program has no such tier."
+
+
 class TransactionNotFound(NotFound):
     """There is no such transaction, or none that this caller may see."""
 

@@ -27,6 +27,7 @@ from regulars.loyalty.v1.programs_pb2 import (
     Program,
     SimulatedOrder,
 )
+from regulars.loyalty.v1.tiers_pb2 import Tier, TierConfiguration
 from regulars.type.v1.money_pb2 import Money
 
 Ids = Callable[[FieldDescriptor], str]
@@ -59,6 +60,9 @@ RESOURCES: Mapping[str, Callable[[], Message]] = {
     "Program": lambda: Program(name="More"),
     "SavedView": lambda: SavedView(name=f"view {new_id().hex}"),
     "SimulatedOrder": lambda: SimulatedOrder(total_minor=1_000),
+    "TierConfiguration": lambda: TierConfiguration(
+        tiers=[Tier(name="BRONZE"), Tier(name="SILVER", visits=9)]
+    ),
 }
 
 

@@ -77,6 +77,7 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
         "text": f"note {mark}",
         "city": f"City {mark}",
         "slug": tenant.slug,
+        "tier": "SILVER",
     }
     business = await tenant.calls(BusinessesServiceStub).CreateBusiness(
         CreateBusinessRequest(business=Business(name=f"Shop {mark}", currency="USD", country="US"))

@@ -54,7 +54,7 @@ async def adjust_points(
         expires_at=expires_at or expiry_of(program.settings, tx.now, program.zone),
         entry_id=entry_id,
     )
-    key = await _key(tx, keys, customer_id)
+    key = await text_key(tx, keys, customer_id)
     caller = tx.caller
     written = {"reason": reason, "actor_name": caller.display_name or ""}
     text = keys.seal(key, queries.SEALED, entry_id, orjson.dumps(written))
@@ -173,7 +173,7 @@ def _actor(tx: Tx) -> str:
     return "" if caller.kind == "customer" else caller.on_behalf_of or caller.subject
 
 
-async def _key(tx: Tx, keys: TenantKeys, customer_id: UUID) -> DataKey:
+async def text_key(tx: Tx, keys: TenantKeys, customer_id: UUID) -> DataKey:
     """The key under which this service keeps a customer's text; the first text makes it."""
     wanted = (
         select(subject_keys)

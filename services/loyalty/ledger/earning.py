@@ -25,6 +25,9 @@ from services.loyalty.programs import rules as earning
 from services.loyalty.programs.queries import Program, RuleBook
 from services.loyalty.programs.rules import Award, Context, Purchase, Rule
 from services.loyalty.tables import memberships
+from services.loyalty.tiers import actions as tiers
+from services.loyalty.tiers import queries as tiers_queries
+from services.loyalty.tiers.rules import Ladder, Standing
 
 NO_RULE = UUID(int=0)  # the rule of what a tier multiplies
 
@@ -101,6 +104,8 @@ class _Work:
     reclaims: dict[tuple[UUID, UUID], dict[UUID, int]]
     spent: dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]]
     shares: dict[UUID, dict[UUID, int]]
+    ladders: dict[UUID, Ladder] = field(default_factory=dict)
+    standings: dict[UUID, Standing] = field(default_factory=dict)
     judged_rows: list[dict[str, Any]] = field(default_factory=list)
     award_rows: dict[tuple[UUID, str, UUID], dict[str, Any]] = field(default_factory=dict)
 
@@ -201,7 +206,15 @@ async def _load(
     capped = [rule for each in of_program.values() for rule in each.now]
     for row in await queries.given_before(tx, account_ids, capped, min(days), max(days)):
         given.setdefault((row.account_id, str(row.rule_id)), {})[row.local_day] = int(row.points)
-    return _Work(by_id, of_program, opened, books, members, judged, numbers, given, reclaims, spent, shares)
+    work = _Work(by_id, of_program, opened, books, members, judged, numbers, given, reclaims, spent, shares)
+    await _climb(tx, work)
+    return work
+
+
+async def _climb(tx: Tx, work: _Work) -> None:
+    """Where the members stand before their orders are worked in."""
+    work.ladders = {each: await tiers_queries.ladder(tx, each) for each in sorted(work.programs)}
+    work.standings = await tiers_queries.standings_of(tx, sorted(work.books))
 
 
 def _is_counting(rule: Rule) -> bool:
@@ -341,6 +354,7 @@ def _context(work: _Work, program: Program, heard: Heard, account_id: UUID) -> C
     day = heard.local_day
     given = {rule: days for (account, rule), days in work.given.items() if account == account_id}
     return Context(
+        **_tier(work, program, account_id),
         number=work.numbers.get(account_id, 0) + 1,
         given_day={rule: days[day] for rule, days in given.items() if day in days},
         given_month={
@@ -354,6 +368,13 @@ def _context(work: _Work, program: Program, heard: Heard, account_id: UUID) -> C
         },
         refused=queries.refusal(work.members[heard.business_id, heard.customer_id], program),
     )
+
+
+def _tier(work: _Work, program: Program, account_id: UUID) -> dict[str, Any]:
+    """What the member's tier says in a context."""
+    ladder, standing = work.ladders[program.program_id], work.standings.get(account_id)
+    tier = ladder.tier(standing.tier) if standing else ladder.tiers[0]
+    return {"tier": tier.name, "tier_percent": tier.earning_percent}
 
 
 def _note_awards(
@@ -388,6 +409,10 @@ async def _save(tx: Tx, work: _Work) -> None:
         if rows:
             also.append((query, {"rows": orjson.dumps(rows).decode()}))
     await writing.save(tx, owned, also=also)
+    for program_id in sorted(work.programs):
+        mine = sorted(each.book.account.account_id for each in owned if each.program.program_id == program_id)
+        if mine:
+            await tiers.judge(tx, work.programs[program_id], work.ladders[program_id], mine)
 
 
 # ---------------------------------------------------------------------- occasions
@@ -432,6 +457,7 @@ async def work_in_occasions(tx: Tx, occasions: Sequence[Occasion]) -> None:
     opened = await writing.open_accounts(tx, wanted, by_id)
     books = await queries.books(tx, opened.values(), by_id, lock=True)
     work = _Work(by_id, of_program, opened, books, members, {}, {}, {}, {}, {}, {})
+    await _climb(tx, work)
     sources = {f"{each.key}:{opened[program.program_id, each.customer_id]}" for program, each in due}
     known = select(_w.program_id, _w.source, _w.rule_id).where(
         _w.tenant_id == tx.tenant_id, _w.program_id.in_(list(by_id)), _w.source.in_(sources)
@@ -455,6 +481,7 @@ def _celebrate(work: _Work, program: Program, each: Occasion, done: set[tuple[An
             continue
         months = work.given.get((account_id, str(rule.rule_id)), {})
         context = Context(
+            **_tier(work, program, account_id),
             given_day={str(rule.rule_id): months.get(day, 0)},
             given_month={
                 str(rule.rule_id): sum(

@@ -34,6 +34,7 @@ from services.loyalty.problems import (
 from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import Context, Rule, expires_at
 from services.loyalty.tables import memberships
+from services.loyalty.tiers import queries as tiers
 
 SEALED = Column("entries", "sealed")
 
@@ -335,7 +336,12 @@ async def context(
     mine = await account_id(tx, program.program_id, customer_id)
     day = at.astimezone(program.zone).date()
     given = await given_before(tx, [mine], of_program, day, day) if mine else []
+    ladder = await tiers.ladder(tx, program.program_id)
+    standing = (await tiers.standings_of(tx, [mine])).get(mine) if mine else None
+    tier = ladder.tier(standing.tier) if standing else ladder.tiers[0]
     return Context(
+        tier=tier.name,
+        tier_percent=tier.earning_percent,
         number=1 + (await orders_before(tx, [mine])).get(mine, 0) if mine else 1,
         given_day={str(row.rule_id): int(row.points) for row in given if row.local_day == day},
         given_month=_by_rule(given, day),

@@ -9,15 +9,19 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from libs.db import Tx
 from libs.ids import new_id
+from libs.money import MINOR_DIGITS
 from libs.problems import EtagMismatch
 from services.loyalty.problems import ProgramNotFound, TooManyPrograms, TooManyRules
 from services.loyalty.programs import queries
 from services.loyalty.programs.tables import earning_rules, programs
 from services.loyalty.tables import businesses
+from services.loyalty.tiers.tables import tier_configurations
 
 MAX_PROGRAMS = 20
 MAX_RULES = 200
 DEFAULT_RULE = {"name": "A point for each unit spent", "per_amount": {"points": 1}}
+# Names and yearly spending in whole units of the currency.
+DEFAULT_TIERS = (("BRONZE", 0), ("SILVER", 500), ("GOLD", 1_500), ("PLATINUM", 5_000))
 
 _b, _p, _r = businesses.c, programs.c, earning_rules.c
 
@@ -49,13 +53,14 @@ async def know_business(
     await queries.business(tx, business_id, lock=True)
     if not await queries.count(tx, business_id):
         program_id = new_id()
-        await _insert_program(tx, program_id, business_id, "Points", True, True, {})
+        await _insert_program(tx, program_id, business_id, "Points", True, True, {}, currency)
         await _insert_rule(tx, new_id(), 1, business_id, program_id, DEFAULT_RULE, tx.now)
 
 
 async def create_program(tx: Tx, program_id: UUID, business_id: UUID, values: Mapping[str, Any]) -> None:
     """Adds a program. Raises ProgramNotFound for a business that was not heard of yet, TooManyPrograms."""
-    if await queries.business(tx, business_id, lock=True) is None:
+    business = await queries.business(tx, business_id, lock=True)
+    if business is None:
         raise ProgramNotFound
     if await queries.count(tx, business_id) >= MAX_PROGRAMS:
         raise TooManyPrograms(limit=MAX_PROGRAMS)
@@ -70,6 +75,7 @@ async def create_program(tx: Tx, program_id: UUID, business_id: UUID, values: Ma
         is_default,
         values.get("active", True),
         values.get("settings", {}),
+        business.currency,
     )
 
 
@@ -139,6 +145,7 @@ async def _insert_program(
     is_default: bool,
     active: bool,
     settings: Mapping[str, Any],
+    currency: str,
 ) -> None:
     values = {
         "tenant_id": tx.tenant_id,
@@ -153,6 +160,22 @@ async def _insert_program(
         "updated_at": tx.now,
     }
     await tx.execute(insert(programs).values(values))
+    unit = 10 ** MINOR_DIGITS.get(currency, 2)
+    tiers = [
+        {"name": name, "spending_minor": str(units * unit)} if units else {"name": name}
+        for name, units in DEFAULT_TIERS
+    ]
+    first = {
+        "tenant_id": tx.tenant_id,
+        "program_id": program_id,
+        "version": 1,
+        "business_id": business_id,
+        "definition": {"tiers": tiers},
+        "reason": "",
+        "actor": "",
+        "changed_at": tx.now,
+    }
+    await tx.execute(insert(tier_configurations).values(first))
 
 
 async def _insert_rule(
