@@ -31,10 +31,12 @@ from regulars.customers.v1.views_pb2 import CreateViewRequest, SavedView
 from regulars.customers.v1.views_pb2_grpc import ViewsServiceStub
 from regulars.loyalty.v1 import ledger_pb2 as ledger
 from regulars.loyalty.v1 import programs_pb2 as programs
+from regulars.loyalty.v1 import tiers_pb2 as tiers
 from regulars.loyalty.v1.ledger_pb2_grpc import LedgerServiceStub
 from regulars.loyalty.v1.loyalty_pb2 import GetMembershipRequest
 from regulars.loyalty.v1.loyalty_pb2_grpc import LoyaltyServiceStub
 from regulars.loyalty.v1.programs_pb2_grpc import ProgramsServiceStub
+from regulars.loyalty.v1.tiers_pb2_grpc import TiersServiceStub
 from regulars.type.v1.money_pb2 import Money
 from tests.platform import TenantOfTest
 
@@ -77,7 +79,7 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
         "text": f"note {mark}",
         "city": f"City {mark}",
         "slug": tenant.slug,
-        "tier": "SILVER",
+        "tier": f"tier {mark}",
     }
     business = await tenant.calls(BusinessesServiceStub).CreateBusiness(
         CreateBusinessRequest(business=Business(name=f"Shop {mark}", currency="USD", country="US"))
@@ -123,7 +125,7 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
     points: dict[str, str] = {}
     if heard:
         await _joined(tenant, made.id, business.id)
-        points = await _points(tenant, made.id, business.id)
+        points = await _points(tenant, made.id, business.id, texts["tier"])
         other = await tenant.calls(CustomersServiceStub, businesses=here).CreateCustomer(
             CreateCustomerRequest(customer=Customer(email=f"other-{mark}@example.com"))
         )
@@ -134,7 +136,7 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
     return World(tenant, ids | points | await _jobs(tenant, business.id), texts)
 
 
-async def _points(tenant: TenantOfTest, customer_id: str, business_id: str) -> dict[str, str]:
+async def _points(tenant: TenantOfTest, customer_id: str, business_id: str, tier: str) -> dict[str, str]:
     """The business's program and a rule of it, and points of the customer: given, spent and held."""
     here = [business_id]
     of_programs = tenant.calls(ProgramsServiceStub, businesses=here)
@@ -148,6 +150,10 @@ async def _points(tenant: TenantOfTest, customer_id: str, business_id: str) -> d
         programs.CreateRuleRequest(
             program_id=program.id, rule=programs.EarningRule(name="Welcome", bonus=bonus)
         )
+    )
+    ladder = tiers.TierConfiguration(tiers=[tiers.Tier(name="BRONZE"), tiers.Tier(name=tier, visits=9)])
+    await tenant.calls(TiersServiceStub, businesses=here).UpdateTierConfiguration(
+        tiers.UpdateTierConfigurationRequest(configuration=ladder)
     )
     of_points = tenant.calls(LedgerServiceStub, businesses=here)
     await of_points.AdjustPoints(
