@@ -100,7 +100,7 @@ class _Work:
     members: dict[tuple[UUID, UUID], Row[Any]]
     judged: dict[tuple[UUID, UUID], _Judged]
     numbers: dict[UUID, int]
-    given: dict[tuple[UUID, str], dict[date, int]]
+    given: dict[UUID, dict[str, dict[date, int]]]
     reclaims: dict[tuple[UUID, UUID], dict[UUID, int]]
     spent: dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]]
     shares: dict[UUID, dict[UUID, int]]
@@ -201,11 +201,12 @@ async def _load(
         books = await queries.books(tx, account_ids, by_id, lock=True, more_lots=closed)
     needs_numbers = any(_is_counting(rule) for each in of_program.values() for rule in each.now)
     numbers = await queries.orders_before(tx, account_ids) if needs_numbers else {}
-    given: dict[tuple[UUID, str], dict[date, int]] = {}
+    given: dict[UUID, dict[str, dict[date, int]]] = {}
     days = [each.local_day for each in todo]
     capped = [rule for each in of_program.values() for rule in each.now]
     for row in await queries.given_before(tx, account_ids, capped, min(days), max(days)):
-        given.setdefault((row.account_id, str(row.rule_id)), {})[row.local_day] = int(row.points)
+        days_of = given.setdefault(row.account_id, {}).setdefault(str(row.rule_id), {})
+        days_of[row.local_day] = int(row.points)
     work = _Work(by_id, of_program, opened, books, members, judged, numbers, given, reclaims, spent, shares)
     await _climb(tx, work)
     return work
@@ -352,7 +353,7 @@ def _return(work: _Work, book: Book, heard: Heard, before: _Judged, worth: int) 
 
 def _context(work: _Work, program: Program, heard: Heard, account_id: UUID) -> Context:
     day = heard.local_day
-    given = {rule: days for (account, rule), days in work.given.items() if account == account_id}
+    given = work.given.get(account_id, {})
     return Context(
         **_tier(work, program, account_id),
         number=work.numbers.get(account_id, 0) + 1,
@@ -391,7 +392,7 @@ def _note_awards(
             "local_day": day,
             "points": award.points,
         }
-        days = work.given.setdefault((account_id, str(rule_id)), {})
+        days = work.given.setdefault(account_id, {}).setdefault(str(rule_id), {})
         days[day] = days.get(day, 0) + award.points
 
 
@@ -466,7 +467,8 @@ async def work_in_occasions(tx: Tx, occasions: Sequence[Occasion]) -> None:
     days = [each.at.astimezone(program.zone).date() for program, each in due]
     capped = [rule for each in of_program.values() for rule in each.now]
     for row in await queries.given_before(tx, list(opened.values()), capped, min(days), max(days)):
-        work.given.setdefault((row.account_id, str(row.rule_id)), {})[row.local_day] = int(row.points)
+        days_of = work.given.setdefault(row.account_id, {}).setdefault(str(row.rule_id), {})
+        days_of[row.local_day] = int(row.points)
     for program, each in due:
         _celebrate(work, program, each, done)
     await _save(tx, work)
@@ -479,7 +481,7 @@ def _celebrate(work: _Work, program: Program, each: Occasion, done: set[tuple[An
     for rule in work.rules[program.program_id].now:
         if (program.program_id, source, rule.rule_id) in done:
             continue
-        months = work.given.get((account_id, str(rule.rule_id)), {})
+        months = work.given.get(account_id, {}).get(str(rule.rule_id), {})
         context = Context(
             **_tier(work, program, account_id),
             given_day={str(rule.rule_id): months.get(day, 0)},

@@ -9,7 +9,7 @@ from libs.timers import Periodic
 from services.loyalty.ledger import expiry
 
 ACCOUNTS_AT_ONCE = 500
-LOTS_AT_ONCE = 5_000
+LOTS_AT_ONCE = 2_000
 
 
 async def book_what_holds(rt: Any) -> None:

@@ -105,6 +105,7 @@ async def judge_locked(
         .order_by(_a.account_id)
         .with_for_update()
     )
+    await tx.execute(writing.BY_KEY)
     await tx.execute(lock)
     changed = 0
     for program_id, account_ids in by_program.items():

@@ -107,6 +107,10 @@ _PREVIEW = text("""
 )
 
 
+# Masses are hashed, whatever the planner thinks of tables that were never analysed.
+_IN_MASS = text("select set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)")
+
+
 async def configuration(tx: Tx, program_id: UUID, *, lock: bool = False) -> Row[Any]:
     """The tiers of a program that hold. A program has some from the start."""
     wanted = (
@@ -172,6 +176,7 @@ async def preview(tx: Tx, program: Program, of: Ladder) -> list[Row[Any]]:
         "point": [tier.points for tier in above],
         **_windows(program, of, tx.now),
     }
+    await tx.execute(_IN_MASS)
     return list((await tx.execute(_PREVIEW, where)).all())
 
 
