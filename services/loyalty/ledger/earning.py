@@ -5,7 +5,7 @@ what returns take back of that, and what comes back of points that were spent on
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -15,7 +15,13 @@ from sqlalchemy import Row, and_, func, select, text, tuple_
 
 from libs.db import Tx
 from libs.inbox import NotYet
+from libs.outbox import Fact
 from libs.pipeline import Query, Step
+from regulars.loyalty.v1 import events_pb2 as events
+from services.loyalty.cards import actions as cards_actions
+from services.loyalty.cards import queries as cards_queries
+from services.loyalty.cards import rules as cards
+from services.loyalty.cards.rules import Card
 from services.loyalty.ledger import queries, rules, writing
 from services.loyalty.ledger.rules import Book
 from services.loyalty.ledger.tables import allocations, awards, entries, judged_orders, orders
@@ -106,6 +112,11 @@ class _Work:
     shares: dict[UUID, dict[UUID, int]]
     ladders: dict[UUID, Ladder] = field(default_factory=dict)
     standings: dict[UUID, Standing] = field(default_factory=dict)
+    cards: dict[tuple[UUID, UUID], Card] = field(default_factory=dict)
+    stamps: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
+    changed_cards: dict[tuple[UUID, UUID], Card] = field(default_factory=dict)
+    changed_stamps: dict[tuple[UUID, UUID], tuple[UUID, int]] = field(default_factory=dict)
+    card_facts: list[Fact] = field(default_factory=list)
     judged_rows: list[dict[str, Any]] = field(default_factory=list)
     award_rows: dict[tuple[UUID, str, UUID], dict[str, Any]] = field(default_factory=dict)
 
@@ -209,6 +220,9 @@ async def _load(
         days_of[row.local_day] = int(row.points)
     work = _Work(by_id, of_program, opened, books, members, judged, numbers, given, reclaims, spent, shares)
     await _climb(tx, work)
+    if any(rule.kind == earning.STAMP_CARD for each in of_program.values() for rule in each.at(tx.now)):
+        work.cards = await cards_queries.cards_of(tx, account_ids)
+        work.stamps = await cards_queries.stamps_of_orders(tx, order_ids)
     return work
 
 
@@ -294,6 +308,9 @@ def _work_in(tx: Tx, work: _Work, program: Program, heard: Heard) -> None:
     if worth > before.given:
         _earn(work, program, heard, before, judgement.awards)
     _return(work, book, heard, before, worth)
+    for rule in of_then:
+        if rule.kind == earning.STAMP_CARD:
+            _stamp(work, program, heard, before, rule, whole)
     before.version = heard.version
     work.judged_rows.append(
         {
@@ -328,6 +345,52 @@ def _earn(work: _Work, program: Program, heard: Heard, before: _Judged, given: S
     )
     before.given += more
     _note_awards(work, program, before.account_id, source, heard.local_day, given)
+
+
+def _stamp(work: _Work, program: Program, heard: Heard, before: _Judged, rule: Rule, counts: int) -> None:
+    """Puts the order's stamps on a card, or takes them back once nothing of the order is left."""
+    let_in = earning.is_for(rule, heard.purchase, before.context, program.zone)
+    worth = cards.stamps_of(rule, heard.purchase) if counts and let_in else 0
+    change = worth - work.stamps.get((heard.order_id, rule.rule_id), 0)
+    if not change:
+        return
+    key = before.account_id, rule.rule_id
+    card = work.cards.get(key, Card())
+    done = cards.stamped(rule, card, change)
+    after = replace(done.card, version=card.version + 1)
+    work.cards[key] = work.changed_cards[key] = after
+    work.stamps[heard.order_id, rule.rule_id] = worth
+    work.changed_stamps[heard.order_id, rule.rule_id] = before.account_id, worth
+    told = {
+        "customer_id": str(heard.customer_id),
+        "business_id": str(program.business_id),
+        "program_id": str(program.program_id),
+        "rule_id": str(rule.rule_id),
+    }
+    points, offer = int(rule.terms.get("points", 0)), str(rule.terms.get("offer", ""))
+    messages: list[Any] = []
+    for number in range(card.filled + 1, after.filled + 1):
+        if points:
+            book, source = work.books[before.account_id], f"card:{number}"
+            award = Award(rule.rule_id, rule.name, points, f"for full card number {number}")
+            book.earn(
+                points,
+                available_at=book.now,
+                expires_at=earning.expires_at(program.settings, book.now, program.zone),
+                source=source,
+                reasons=_reasons([award]),
+            )
+            own = f"{source}:{before.account_id}"
+            _note_awards(work, program, before.account_id, own, heard.local_day, [award])
+        messages.append(events.CardCompleted(**told, filled=number, points=points, offer=offer))
+    needed = int(rule.terms["stamps"])
+    messages += [
+        events.ProgressMilestone(**told, percent=percent, stamps=cards.here(rule, after), needed=needed)
+        for percent in done.milestones
+    ]
+    work.card_facts += [
+        Fact(message, before.account_id, after.version, program.business_id) for message in messages
+    ]
 
 
 def _return(work: _Work, book: Book, heard: Heard, before: _Judged, worth: int) -> None:
@@ -410,6 +473,8 @@ async def _save(tx: Tx, work: _Work) -> None:
         if rows:
             also.append((query, {"rows": orjson.dumps(rows).decode()}))
     await writing.save(tx, owned, also=also)
+    at = {each.book.account.account_id: each.program.business_id for each in owned}
+    await cards_actions.save(tx, at, work.changed_cards, work.changed_stamps, work.card_facts)
     for program_id in sorted(work.programs):
         mine = sorted(each.book.account.account_id for each in owned if each.program.program_id == program_id)
         if mine:
