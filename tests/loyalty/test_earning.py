@@ -1,12 +1,22 @@
 """Orders give points, returns take them back: each once, whatever comes when."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
+from uuid import UUID
 
+import pytest
+from sqlalchemy import text
+
+from libs.db import Tx
 from regulars.customers.v1 import customers_pb2 as customers
 from regulars.customers.v1 import orders_pb2 as orders
+from regulars.customers.v1.activities_pb2 import ACTIVITY_KIND_CUSTOM, Activity, RecordCustomerActivityRequest
+from regulars.customers.v1.activities_pb2_grpc import ActivitiesServiceStub
 from regulars.loyalty.v1 import ledger_pb2 as pb
 from regulars.loyalty.v1 import programs_pb2 as programs
+from services.loyalty.ledger import anniversaries
 from tests.customers.purchases import item, order, record, refund
 from tests.customers.shop import Shop
 from tests.loyalty.members import (
@@ -17,6 +27,7 @@ from tests.loyalty.members import (
     faults,
     give,
     has,
+    in_ledger,
     join,
     ledger,
     set_program,
@@ -214,4 +225,58 @@ async def test_caps_hold_over_orders_of_a_day(shop: Shop) -> None:
     await has(shop, member, 3 * 10 + 150)
     await buy(shop, member, items=coffee, day=1)
     await has(shop, member, 4 * 10 + 250)
+    assert await faults(shop) == []
+
+
+async def _run(statement: Any, values: dict[str, str], tx: Tx) -> None:
+    await tx.execute(statement, values)
+
+
+@pytest.mark.parametrize("leap_day", [programs.LEAP_DAY_FEBRUARY_28, programs.LEAP_DAY_MARCH_1])
+async def test_another_year_is_worth_points_once_leap_days_included(
+    shop: Shop, leap_day: "programs.LeapDay.ValueType"
+) -> None:
+    await set_program(shop, leap_day=leap_day)
+    await add_rule(shop, bonus={"trigger": programs.BONUS_TRIGGER_ANNIVERSARY, "points": 40})
+    member, leaping, young = await join(shop), await join(shop), await join(shop)
+    (program,) = await in_ledger(shop, anniversaries.celebrating)
+    joined = {member: "2025-02-25", leaping: "2024-02-29", young: "2027-02-25"}
+    for customer_id, day in joined.items():
+        at = {"day": f"{day} 10:00Z", "id": customer_id}
+        moved = text("update memberships set joined_at = cast(:day as timestamptz) where customer_id = :id")
+        await in_ledger(shop, partial(_run, moved, at))
+
+    async def kept(now: datetime) -> None:
+        async def do(tx: Tx) -> None:
+            tx.now = now
+            await anniversaries.celebrate(tx, program, UUID(int=0), 100)
+
+        await in_ledger(shop, do)
+
+    noon = datetime(2027, 2, 28, 12, tzinfo=UTC)
+    for _ in range(3):
+        await kept(noon)
+    leapt = leap_day == programs.LEAP_DAY_FEBRUARY_28
+    found = [(await balance(shop, each)).lifetime for each in (member, leaping, young)]
+    assert found == [40, 40 if leapt else 0, 0]
+    await kept(noon + timedelta(days=1))
+    await kept(noon + timedelta(days=2))
+    assert (await balance(shop, leaping)).lifetime == 40
+    assert await faults(shop) == []
+
+
+async def test_a_custom_activity_may_be_worth_points_once(shop: Shop) -> None:
+    await add_rule(
+        shop,
+        name="Quiz",
+        bonus={"trigger": programs.BONUS_TRIGGER_CUSTOM_EVENT, "points": 7, "event": "quiz"},
+    )
+    member = await join(shop)
+    activity = Activity(kind=ACTIVITY_KIND_CUSTOM, name="quiz")
+    calls = shop.calls(ActivitiesServiceStub)
+    for _ in range(2):
+        await calls.RecordCustomerActivity(
+            RecordCustomerActivityRequest(customer_id=member, activity=activity, request_id="q")
+        )
+    await has(shop, member, 7)
     assert await faults(shop) == []

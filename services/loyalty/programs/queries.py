@@ -91,6 +91,12 @@ async def of_business(tx: Tx, business_id: UUID) -> list[Row[Any]]:
     return list((await tx.execute(wanted.order_by(_p.is_default.desc(), _p.program_id.desc()))).all())
 
 
+async def all_of_tenant(tx: Tx) -> list[Program]:
+    """All programs of the tenant."""
+    rows = await tx.execute(_PROGRAM.where(_p.tenant_id == tx.tenant_id).order_by(_p.program_id))
+    return [program_of(row) for row in rows]
+
+
 async def count(tx: Tx, business_id: UUID) -> int:
     """How many programs a business has."""
     wanted = select(func.count()).where(_p.tenant_id == tx.tenant_id, _p.business_id == business_id)
