@@ -380,3 +380,26 @@ async def test_strangers_are_not_found(shop: Shop) -> None:
         refusal = await refused(call)
         assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "MEMBERSHIP_NOT_FOUND")
     assert (await refused(ledger(shop).GetHold(pb.GetHoldRequest(id=stranger)))).reason == "HOLD_NOT_FOUND"
+
+
+async def test_runs_and_spending_at_once(shop: Shop) -> None:
+    members = [await join(shop) for _ in range(6)]
+    for member in members:
+        for points in (10, 20, 30):
+            await give(shop, member, points)
+        await hold(shop, member, 15, ttl_seconds=1)
+    lapsed = "case when points < 30 then now() - interval '1 second' else expires_at end"
+    await after(shop, f"expires_at = {lapsed}")
+
+    async def run() -> None:
+        await in_ledger(shop, lambda tx: expiry.expire_lots(tx, 3))
+        await in_ledger(shop, lambda tx: expiry.settle_due(tx, 3))
+
+    spending = [redeem(shop, member, 5) for member in members for _ in range(4)]
+    await asyncio.gather(*(run() for _ in range(12)), *spending, return_exceptions=True)
+    while await in_ledger(shop, lambda tx: expiry.expire_lots(tx, 100)):
+        pass
+    assert await faults(shop) == []
+    for member in members:
+        found = await balance(shop, member)
+        assert found.balance <= 30
