@@ -127,6 +127,7 @@ async def settle_due(tx: Tx, limit: int) -> int:
 async def expire_lots(tx: Tx, limit: int) -> int:
     """Books lots past their expiry in one statement; gives how many accounts had some. Emits PointsExpired."""
     due: dict[str, Any] = {"tenant": tx.tenant_id, "now": tx.now, "limit": limit}
+    await tx.execute(writing.BY_KEY)
     locked = (await tx.execute(_LAPSING, due)).scalars().all()
     if not locked:
         return 0

@@ -23,7 +23,10 @@ from services.loyalty.ledger.tables import accounts
 from services.loyalty.programs.queries import Program
 
 # Every look-up of a book is by key: a plan made while the tables were small must not scan them later.
-BY_KEY = text("select set_config('enable_seqscan', 'off', true)")
+BY_KEY = text("""
+    select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
+           set_config('enable_mergejoin', 'off', true)
+""")
 
 _ACCOUNTS = Query(
     text("""
@@ -78,7 +81,10 @@ _HOLD_LOTS = Query(
 _OPENED = text("""
     select a.account_id, a.program_id, a.customer_id
     from unnest(:programs, :customers) as k (program_id, customer_id)
-    join accounts a on a.tenant_id = :tenant and a.program_id = k.program_id and a.customer_id = k.customer_id
+    cross join lateral (
+        select a.account_id, a.program_id, a.customer_id from accounts a
+        where a.tenant_id = :tenant and a.program_id = k.program_id and a.customer_id = k.customer_id limit 1
+    ) a
 """).bindparams(bindparam("programs", type_=ARRAY(Uuid)), bindparam("customers", type_=ARRAY(Uuid)))
 
 _ACCOUNT = (

@@ -20,11 +20,14 @@ from services.loyalty.tiers.tables import standings, tier_changes, tier_configur
 SEALED = Column("tier_changes", "sealed")
 _c, _s, _h, _a, _k = tier_configurations.c, standings.c, tier_changes.c, accounts.c, subject_keys.c
 
-# What counts of accounts since `start`, and between `last_start` and `start`; null: since ever, and nothing.
+# Account after account, by key: `lateral` and `limit` leave the planner no other order on tables that were never
+# analysed. What counts of accounts since `start`, and between `last_start` and `start`; null: since ever, and nothing.
 _FACTS = text("""
     select a.account_id, bought.*, given.*
     from unnest(:accounts) as wanted (account_id)
-    join accounts a on a.tenant_id = :tenant and a.account_id = wanted.account_id
+    cross join lateral (
+        select a.* from accounts a where a.tenant_id = :tenant and a.account_id = wanted.account_id limit 1
+    ) a
     cross join lateral (
         select coalesce(sum(o.total_minor - o.refunded_minor)
                         filter (where :start is null or o.local_day >= :start), 0) as spending_now,
