@@ -110,13 +110,16 @@ async def business(tx: Tx, business_id: UUID, *, lock: bool = False) -> Row[Any]
 
 
 async def rule_row(tx: Tx, rule_id: UUID, *, lock: bool = False) -> Row[Any]:
-    """The version of a rule that holds. Raises RuleNotFound."""
+    """The version of a rule that holds; `lock`: its program's rules change one after another. Raises RuleNotFound."""
     wanted = select(earning_rules).where(
         _r.tenant_id == tx.tenant_id, _r.rule_id == rule_id, _r.holds_until.is_(None)
     )
-    found = (await tx.execute(wanted.with_for_update() if lock else wanted)).first()
+    found = (await tx.execute(wanted)).first()
     if found is None or not tx.caller.sees(found.business_id):
         raise RuleNotFound
+    if lock:
+        await row(tx, found.program_id, lock=True)
+        return await rule_row(tx, rule_id)
     return found
 
 

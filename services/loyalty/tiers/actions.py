@@ -21,6 +21,7 @@ from services.loyalty.ledger import queries as ledger_queries
 from services.loyalty.ledger import writing
 from services.loyalty.ledger.tables import accounts
 from services.loyalty.problems import TierNotFound
+from services.loyalty.programs import queries as programs_queries
 from services.loyalty.programs.queries import Program
 from services.loyalty.tiers import queries, rules
 from services.loyalty.tiers.rules import Ladder, Standing, Verdict
@@ -39,7 +40,8 @@ _STANDINGS = text("""
 
 async def configure(tx: Tx, program: Program, definition: Mapping[str, Any], reason: str, etag: str) -> bool:
     """Replaces a program's tiers; False if nothing changed. Emits TierConfigured. Raises EtagMismatch."""
-    before = await queries.configuration(tx, program.program_id, lock=True)
+    await programs_queries.row(tx, program.program_id, lock=True)  # one change after another
+    before = await queries.configuration(tx, program.program_id)
     if etag and etag != str(before.version):
         raise EtagMismatch
     if before.definition == definition:

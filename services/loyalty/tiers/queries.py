@@ -114,7 +114,7 @@ _PREVIEW = text("""
 _IN_MASS = text("select set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)")
 
 
-async def configuration(tx: Tx, program_id: UUID, *, lock: bool = False) -> Row[Any]:
+async def configuration(tx: Tx, program_id: UUID) -> Row[Any]:
     """The tiers of a program that hold. A program has some from the start."""
     wanted = (
         select(tier_configurations)
@@ -122,7 +122,7 @@ async def configuration(tx: Tx, program_id: UUID, *, lock: bool = False) -> Row[
         .order_by(_c.version.desc())
         .limit(1)
     )
-    return (await tx.execute(wanted.with_for_update() if lock else wanted)).one()
+    return (await tx.execute(wanted)).one()
 
 
 async def ladder(tx: Tx, program_id: UUID) -> Ladder:
