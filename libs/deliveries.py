@@ -42,7 +42,8 @@ class Handler:
     `handle(tx, rt, events)` gets events of one tenant, sorted by aggregate id and version, that were not
     handled before, and does all its work in `tx`; the caller is the service itself, for that tenant. It
     raises NotYet for an event that came too early, a Problem for one that it refuses for good. After a
-    failure it is called again with each event alone.
+    failure it is called again with each event alone. Handlers that share one `handle` get their events
+    together, in one call: so it can take its locks in one order for all of them.
     """
 
     message: type[Message]
@@ -105,11 +106,14 @@ class Attempts:
         with self._span(deliveries), acting_as(self._caller(deliveries)):
             async with self._db.tx() as tx:
                 fresh = await inbox.receive(tx, self._service, [d.event_id for d in deliveries])
+                together: dict[Handle, list[Event[Any]]] = {}
                 for name, handler in self._handlers.items():
                     mine = [event for event in events[name].values() if event.id in fresh]
                     if mine:
-                        mine.sort(key=lambda event: (event.aggregate_id, event.version))
-                        await handler.handle(tx, self._rt, mine)
+                        together.setdefault(handler.handle, []).extend(mine)
+                for handle, theirs in together.items():
+                    theirs.sort(key=lambda event: (event.aggregate_id, event.version))
+                    await handle(tx, self._rt, theirs)
                 for delivery in deliveries:
                     if delivery.row is not None:
                         await inbox.leave_park(tx, self._service, delivery.event_id)

@@ -1,1 +1,1 @@
-"""Loyalty: who is a member of a business's program."""
+"""Loyalty: members of programs, their points and their tiers."""

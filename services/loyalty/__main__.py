@@ -2,21 +2,39 @@
 
 from libs.jobs_service import JobsServicer
 from libs.run.service import Service, main
+from regulars.loyalty.v1.ledger_pb2_grpc import (
+    add_LedgerServiceServicer_to_server,
+    add_MyLoyaltyServiceServicer_to_server,
+)
 from regulars.loyalty.v1.loyalty_pb2_grpc import (
     add_JobsServiceServicer_to_server,
     add_LoyaltyServiceServicer_to_server,
 )
+from regulars.loyalty.v1.programs_pb2_grpc import add_ProgramsServiceServicer_to_server
+from regulars.loyalty.v1.tiers_pb2_grpc import add_TiersServiceServicer_to_server
 from services.loyalty.consumers import HANDLERS
+from services.loyalty.ledger.jobs import PERIODIC as LEDGER
+from services.loyalty.ledger.service import LedgerService, MyLoyaltyService
 from services.loyalty.problems import PROBLEMS
+from services.loyalty.programs.service import ProgramsService
 from services.loyalty.service import LoyaltyService
+from services.loyalty.tiers.jobs import JOBS
+from services.loyalty.tiers.jobs import PERIODIC as TIERS
+from services.loyalty.tiers.service import TiersService
 
 SERVICE = Service(
     name="loyalty",
     servicers=lambda rt: [
         (add_LoyaltyServiceServicer_to_server, LoyaltyService(rt)),
+        (add_ProgramsServiceServicer_to_server, ProgramsService(rt)),
+        (add_LedgerServiceServicer_to_server, LedgerService(rt)),
+        (add_MyLoyaltyServiceServicer_to_server, MyLoyaltyService(rt)),
+        (add_TiersServiceServicer_to_server, TiersService(rt)),
         (add_JobsServiceServicer_to_server, JobsServicer(rt)),
     ],
     consumers=HANDLERS,
+    jobs=JOBS,
+    periodic=[*LEDGER, *TIERS],
     problems=PROBLEMS,
 )
 

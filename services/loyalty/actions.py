@@ -15,7 +15,14 @@ _mine = memberships.c
 
 
 async def join(
-    tx: Tx, business_id: UUID, customer_id: UUID, *, version: int, joined_at: datetime, blocked: bool
+    tx: Tx,
+    business_id: UUID,
+    customer_id: UUID,
+    *,
+    version: int,
+    joined_at: datetime,
+    blocked: bool,
+    guest: bool = False,
 ) -> None:
     """Makes a customer a member as of `joined_at`, in the standing of this version."""
     fresh = insert(memberships).values(
@@ -24,6 +31,7 @@ async def join(
         customer_id=customer_id,
         joined_at=joined_at,
         blocked=blocked,
+        guest=guest,
         standing_version=version,
         present=True,
         deleted=False,
@@ -41,6 +49,10 @@ async def join(
             (_mine.standing_version < fresh.excluded.standing_version, fresh.excluded.blocked),
             else_=_mine.blocked,
         ),
+        "guest": case(
+            (_mine.standing_version < fresh.excluded.standing_version, fresh.excluded.guest),
+            else_=_mine.guest,
+        ),
         "standing_version": func.greatest(_mine.standing_version, fresh.excluded.standing_version),
         "present": later("present"),
         "deleted": later("deleted"),
@@ -49,19 +61,26 @@ async def join(
     await tx.execute(fresh.on_conflict_do_update(constraint="memberships_pkey", set_=merged))
 
 
-async def set_standing(tx: Tx, business_id: UUID, customer_id: UUID, *, version: int, blocked: bool) -> None:
-    """Blocks or unblocks a member, as of this version of the customer."""
+async def set_standing(
+    tx: Tx, business_id: UUID, customer_id: UUID, *, version: int, blocked: bool, guest: bool = False
+) -> None:
+    """Blocks or unblocks a member, and says whether they are a guest, as of this version of the customer."""
     fresh = insert(memberships).values(
         tenant_id=tx.tenant_id,
         business_id=business_id,
         customer_id=customer_id,
         blocked=blocked,
+        guest=guest,
         standing_version=version,
     )
     await tx.execute(
         fresh.on_conflict_do_update(
             constraint="memberships_pkey",
-            set_={"blocked": fresh.excluded.blocked, "standing_version": fresh.excluded.standing_version},
+            set_={
+                "blocked": fresh.excluded.blocked,
+                "guest": fresh.excluded.guest,
+                "standing_version": fresh.excluded.standing_version,
+            },
             where=_mine.standing_version < fresh.excluded.standing_version,
         )
     )

@@ -1,39 +1,94 @@
-"""What the loyalty service hears about customers."""
+"""What the loyalty service hears: of businesses first, then of customers, then of what they did."""
 
 from collections.abc import Sequence
+from datetime import date
 from typing import Any
 from uuid import UUID
 
+from libs import inbox
 from libs.db import Tx
 from libs.deliveries import Handler
 from libs.envelope import Event
 from libs.instants import instant
 from regulars.customers.v1 import events_pb2 as heard
-from regulars.customers.v1.customers_pb2 import CUSTOMER_STATUS_BLOCKED
+from regulars.customers.v1.activities_pb2 import ACTIVITY_KIND_CUSTOM
+from regulars.customers.v1.customers_pb2 import CUSTOMER_STATUS_BLOCKED, CUSTOMER_TYPE_GUEST
+from regulars.customers.v1.orders_pb2 import ORDER_STATUS_CANCELLED
 from services.loyalty import actions
+from services.loyalty.ledger import earning
+from services.loyalty.ledger.earning import Heard, Occasion
+from services.loyalty.programs import actions as programs
+from services.loyalty.programs import rules
+from services.loyalty.programs.rules import Line, Purchase
+
+
+async def business_created(tx: Tx, rt: Any, events: Sequence[Event[heard.BusinessCreated]]) -> None:
+    """A new business has a program from the start."""
+    for event in events:
+        await _know(tx, event.message, event.version, archived=False)
+
+
+async def business_updated(tx: Tx, rt: Any, events: Sequence[Event[heard.BusinessUpdated]]) -> None:
+    """Its days may begin elsewhere; archived, nothing is earned any more."""
+    for event in events:
+        await _know(tx, event.message, event.version, archived=event.message.archived)
+
+
+async def _know(
+    tx: Tx, told: heard.BusinessCreated | heard.BusinessUpdated, version: int, *, archived: bool
+) -> None:
+    business_id = UUID(told.business_id)
+    await programs.know_business(
+        tx,
+        business_id,
+        version=version,
+        currency=told.currency,
+        time_zone=told.time_zone,
+        archived=archived,
+    )
+    await inbox.unpark(tx, earning.business_key(business_id))
 
 
 async def customer_created(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerCreated]]) -> None:
     """A new customer is a member from the start."""
     for event in events:
         await _join(tx, event.message, event.version)
+    await _sign_up(tx, [event.message for event in events])
 
 
 async def membership_joined(tx: Tx, rt: Any, events: Sequence[Event[heard.MembershipJoined]]) -> None:
     """So is one who joins another business."""
     for event in events:
         await _join(tx, event.message, event.version)
+    await _sign_up(tx, [event.message for event in events])
+
+
+async def _sign_up(tx: Tx, joined: Sequence[heard.CustomerCreated | heard.MembershipJoined]) -> None:
+    occasions = [
+        Occasion(
+            business_id=UUID(each.business_id),
+            customer_id=UUID(each.customer_id),
+            trigger=rules.SIGN_UP,
+            key="sign_up",
+            at=instant(each.joined_at),
+        )
+        for each in joined
+    ]
+    await earning.work_in_occasions(tx, occasions)
 
 
 async def _join(tx: Tx, joined: heard.CustomerCreated | heard.MembershipJoined, version: int) -> None:
+    business_id, customer_id = UUID(joined.business_id), UUID(joined.customer_id)
     await actions.join(
         tx,
-        UUID(joined.business_id),
-        UUID(joined.customer_id),
+        business_id,
+        customer_id,
         version=version,
         joined_at=instant(joined.joined_at),
         blocked=joined.status == CUSTOMER_STATUS_BLOCKED,
+        guest=joined.type == CUSTOMER_TYPE_GUEST,
     )
+    await inbox.unpark(tx, earning.member_key(business_id, customer_id))
 
 
 async def customer_updated(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerUpdated]]) -> None:
@@ -46,6 +101,7 @@ async def customer_updated(tx: Tx, rt: Any, events: Sequence[Event[heard.Custome
             UUID(changed.customer_id),
             version=event.version,
             blocked=changed.status == CUSTOMER_STATUS_BLOCKED,
+            guest=changed.type == CUSTOMER_TYPE_GUEST,
         )
 
 
@@ -89,11 +145,71 @@ async def _presence(
     )
 
 
+async def order_changed(tx: Tx, rt: Any, events: Sequence[Event[Any]]) -> None:
+    """Works in what events tell of orders; all of them bear an order's whole state."""
+    completed = [event for event in events if event.message.order.HasField("completed_at")]
+    await earning.work_in_orders(tx, [_heard(event.message.order, event.version) for event in completed])
+
+
+def _heard(order: heard.OrderState, version: int) -> Heard:
+    return Heard(
+        order_id=UUID(order.order_id),
+        business_id=UUID(order.business_id),
+        customer_id=UUID(order.customer_id),
+        version=version,
+        cancelled=order.status == ORDER_STATUS_CANCELLED,
+        completed_at=instant(order.completed_at),
+        local_day=date.fromisoformat(order.local_day),
+        refunded_minor=order.refunded_total_minor,
+        purchase=Purchase(
+            placed_at=instant(order.placed_at),
+            currency=order.currency,
+            total_minor=order.total_minor,
+            subtotal_minor=order.subtotal_minor,
+            discount_minor=order.discount_minor,
+            shipping_minor=order.shipping_minor,
+            tax_minor=order.tax_minor,
+            channel=order.channel,
+            store=order.store,
+            lines=tuple(
+                Line(item.sku, item.category, item.brand, item.quantity, item.amount_minor)
+                for item in order.items
+            ),
+        ),
+    )
+
+
+async def activity_recorded(tx: Tx, rt: Any, events: Sequence[Event[heard.ActivityRecorded]]) -> None:
+    """A custom activity may be worth a bonus."""
+    occasions = [
+        Occasion(
+            business_id=UUID(event.message.business_id),
+            customer_id=UUID(event.message.customer_id),
+            trigger=rules.CUSTOM_EVENT,
+            key=f"activity:{event.message.activity_id}",
+            at=instant(event.message.occurred_at),
+            event=event.message.name,
+        )
+        for event in events
+        if event.message.kind == ACTIVITY_KIND_CUSTOM
+    ]
+    if occasions:
+        await earning.work_in_occasions(tx, occasions)
+
+
+# In this order within a batch: what comes first is what the others need.
 HANDLERS = [
+    Handler(heard.BusinessCreated, business_created),
+    Handler(heard.BusinessUpdated, business_updated),
     Handler(heard.CustomerCreated, customer_created),
     Handler(heard.CustomerUpdated, customer_updated),
     Handler(heard.CustomerDeleted, customer_deleted),
     Handler(heard.CustomerRestored, customer_restored),
     Handler(heard.MembershipJoined, membership_joined),
     Handler(heard.MembershipLeft, membership_left),
+    Handler(heard.OrderRecorded, order_changed),
+    Handler(heard.OrderCompleted, order_changed),
+    Handler(heard.OrderRefunded, order_changed),
+    Handler(heard.OrderCancelled, order_changed),
+    Handler(heard.ActivityRecorded, activity_recorded),
 ]

@@ -2,11 +2,23 @@
 
 from uuid import UUID
 
+from libs import caller as callers
+from libs.db import Tx
+from libs.problems import PermissionDenied
 from libs.rpc import Context
 from libs.run.service import Runtime
 from regulars.loyalty.v1 import loyalty_pb2 as pb
 from regulars.loyalty.v1.loyalty_pb2_grpc import LoyaltyServiceServicer
 from services.loyalty import queries, wire
+from services.loyalty.cards import queries as cards
+from services.loyalty.cards.rules import Card
+from services.loyalty.ledger import queries as ledger
+from services.loyalty.ledger.wire import balance
+from services.loyalty.problems import ProgramNotFound
+from services.loyalty.programs import queries as programs
+from services.loyalty.programs.queries import Program
+from services.loyalty.programs.rules import STAMP_CARD, Rule
+from services.loyalty.tiers.service import standing
 
 
 class LoyaltyService(LoyaltyServiceServicer):
@@ -17,5 +29,45 @@ class LoyaltyService(LoyaltyServiceServicer):
 
     async def GetMembership(self, request: pb.GetMembershipRequest, context: Context) -> pb.Membership:
         async with self.rt.db.read() as tx:
-            row = await queries.membership(tx, UUID(request.customer_id), request.business_id)
-        return wire.membership(row)
+            return await self._membership(
+                tx, UUID(request.customer_id), request.business_id, request.program_id
+            )
+
+    async def GetMyMembership(self, request: pb.GetMyMembershipRequest, context: Context) -> pb.Membership:
+        me = callers.current().customer_id
+        if me is None:
+            raise PermissionDenied("Only a customer's own token may call this.", permission="self_service")
+        async with self.rt.db.read() as tx:
+            return await self._membership(tx, me, request.business_id, request.program_id)
+
+    @staticmethod
+    async def _membership(tx: Tx, customer_id: UUID, business_id: str, program_id: str) -> pb.Membership:
+        row = await queries.membership(tx, customer_id, business_id)
+        message = wire.membership(row)
+        try:
+            program = await programs.meant(tx, str(row.business_id), program_id)
+        except ProgramNotFound:
+            if program_id:
+                raise
+            return message  # the business itself was not heard of yet
+        found = await ledger.balance(tx, program, customer_id, None)
+        message.points.CopyFrom(balance(found, program))
+        message.tier.CopyFrom(await standing(tx, program, customer_id))
+        for rule, card in await _cards(tx, program, customer_id):
+            message.stamp_cards.append(wire.stamp_card(rule, card))
+        return message
+
+
+async def _cards(tx: Tx, program: Program, customer_id: UUID) -> list[tuple[Rule, Card]]:
+    """The stamp cards of a program, as far as the member has come with each."""
+    rules = [
+        rule
+        for rule in (await programs.rule_book(tx, program.program_id)).now
+        if rule.kind == STAMP_CARD and rule.active
+    ]
+    account = await ledger.account_id(tx, program.program_id, customer_id) if rules else None
+    found = await cards.cards_of(tx, [account]) if account else {}
+    return [
+        (rule, found[account, rule.rule_id] if account and (account, rule.rule_id) in found else Card())
+        for rule in sorted(rules, key=lambda rule: (rule.priority, rule.rule_id))
+    ]

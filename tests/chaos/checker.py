@@ -14,7 +14,17 @@ from tests.flows.looking import letters, rows
 from tests.platform import Stack, TenantOfTest
 
 SERVICES = ("customers", "loyalty", "segments", "privacy", "notifications")
-HEARD_BY_LOYALTY = ("customers.tenant.created", "customers.customer.", "customers.membership.")
+HEARD_BY_LOYALTY = (
+    "customers.tenant.created",
+    "customers.business.",
+    "customers.customer.",
+    "customers.membership.",
+    "customers.order.recorded",
+    "customers.order.completed",
+    "customers.order.cancelled",
+    "customers.order.refunded",
+    "customers.activity.recorded",
+)
 QUIET_SECONDS = 120
 
 

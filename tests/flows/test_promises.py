@@ -184,8 +184,8 @@ async def test_every_committed_event_is_handled_once(stack: Stack, shop: Shop) -
         query = "select event_id from loyalty.inbox where tenant_id = %s and consumer = 'loyalty'"
         return len(await rows(stack, query, shop.tenant.id))
 
-    # One event of each creation and each change, and the tenant's own.
-    await becomes(handled, 41)
+    # One event of each creation and each change, and the tenant's and the business's own.
+    await becomes(handled, 42)
     for schema in ("customers", "loyalty"):
         for table in ("outbox", "parked", "dead_letters"):
             left = await rows(stack, f"select 1 from {schema}.{table} where tenant_id = %s", shop.tenant.id)

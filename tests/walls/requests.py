@@ -21,6 +21,14 @@ from regulars.customers.v1.customers_pb2 import Customer
 from regulars.customers.v1.imports_pb2 import UploadImportRequest
 from regulars.customers.v1.orders_pb2 import ORDER_STATUS_PAID, Order, OrderRecord
 from regulars.customers.v1.views_pb2 import SavedView
+from regulars.loyalty.v1.programs_pb2 import (
+    BONUS_TRIGGER_SIGN_UP,
+    Bonus,
+    EarningRule,
+    Program,
+    SimulatedOrder,
+)
+from regulars.loyalty.v1.tiers_pb2 import Tier, TierConfiguration
 from regulars.type.v1.money_pb2 import Money
 
 Ids = Callable[[FieldDescriptor], str]
@@ -47,9 +55,15 @@ RESOURCES: Mapping[str, Callable[[], Message]] = {
     "AttributeDefinition": lambda: AttributeDefinition(name=f"a{new_id().hex}", type=ATTRIBUTE_TYPE_TEXT),
     "Business": lambda: Business(name="Next Door", currency="USD"),
     "Customer": lambda: Customer(first_name="Ann", email=f"{new_id().hex}@example.com"),
+    "EarningRule": lambda: EarningRule(name="A rule", bonus=Bonus(trigger=BONUS_TRIGGER_SIGN_UP, points=5)),
     "Order": _order,
     "OrderRecord": lambda: OrderRecord(order=_order()),
+    "Program": lambda: Program(name="More"),
     "SavedView": lambda: SavedView(name=f"view {new_id().hex}"),
+    "SimulatedOrder": lambda: SimulatedOrder(total_minor=1_000),
+    "TierConfiguration": lambda: TierConfiguration(
+        tiers=[Tier(name="BRONZE"), Tier(name="SILVER", visits=9)]
+    ),
 }
 
 
@@ -129,6 +143,9 @@ def _value(field: FieldDescriptor, ids: Ids, texts: Mapping[str, str], *, chosen
         if field.name in texts:
             return texts[field.name]
         return "x" * max(1, each.string.min_len) if needed or each.string.min_len else None
+    if field.type in (FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_INT64):
+        number = each.int32 if field.type == FieldDescriptor.TYPE_INT32 else each.int64
+        return number.gte if number.gte > 0 else 1 if 0 in number.not_in else None
     if field.enum_type is not None and (needed or 0 in each.enum.not_in or getattr(each.enum, "in")):
         allowed = getattr(each.enum, "in")
         return next(

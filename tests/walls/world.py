@@ -39,8 +39,14 @@ from regulars.customers.v1.orders_pb2 import ORDER_STATUS_PAID, Order, RecordOrd
 from regulars.customers.v1.orders_pb2_grpc import OrdersServiceStub
 from regulars.customers.v1.views_pb2 import CreateViewRequest, SavedView
 from regulars.customers.v1.views_pb2_grpc import ViewsServiceStub
+from regulars.loyalty.v1 import ledger_pb2 as ledger
+from regulars.loyalty.v1 import programs_pb2 as programs
+from regulars.loyalty.v1 import tiers_pb2 as tiers
+from regulars.loyalty.v1.ledger_pb2_grpc import LedgerServiceStub
 from regulars.loyalty.v1.loyalty_pb2 import GetMembershipRequest
 from regulars.loyalty.v1.loyalty_pb2_grpc import LoyaltyServiceStub
+from regulars.loyalty.v1.programs_pb2_grpc import ProgramsServiceStub
+from regulars.loyalty.v1.tiers_pb2_grpc import TiersServiceStub
 from regulars.type.v1.money_pb2 import Money
 from tests.platform import TenantOfTest
 
@@ -83,6 +89,7 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
         "text": f"note {mark}",
         "city": f"City {mark}",
         "slug": tenant.slug,
+        "tier": f"tier {mark}",
     }
     business = await tenant.calls(BusinessesServiceStub).CreateBusiness(
         CreateBusinessRequest(business=Business(name=f"Shop {mark}", currency="USD", country="US"))
@@ -126,12 +133,49 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
         CreateViewRequest(view=SavedView(name=f"view {mark}", shared=True))
     )
     export_id = await _exported(tenant, business.id)
+    points: dict[str, str] = {}
     if heard:
         await _joined(tenant, made.id, business.id)
+        points = await _points(tenant, made.id, business.id, texts["tier"])
+        other = await tenant.calls(CustomersServiceStub, businesses=here).CreateCustomer(
+            CreateCustomerRequest(customer=Customer(email=f"other-{mark}@example.com"))
+        )
+        await _joined(tenant, other.id, business.id)
+        points |= {"to_customer": other.id}
     ids = {"customer": made.id, "business": business.id, "address": address.id, "note": note.id}
     ids |= {"order": recorded.result.order_id, "view": view.id}
     ids |= {"export": export_id, "import": await _imported(tenant, business.id, texts["email"])}
-    return World(tenant, ids | await _jobs(tenant, business.id), texts)
+    return World(tenant, ids | points | await _jobs(tenant, business.id), texts)
+
+
+async def _points(tenant: TenantOfTest, customer_id: str, business_id: str, tier: str) -> dict[str, str]:
+    """The business's program and a rule of it, and points of the customer: given, spent and held."""
+    here = [business_id]
+    of_programs = tenant.calls(ProgramsServiceStub, businesses=here)
+    (program,) = (await of_programs.ListPrograms(programs.ListProgramsRequest())).programs
+    settings = programs.ProgramSettings(transfers_allowed=True)
+    await of_programs.UpdateProgram(
+        programs.UpdateProgramRequest(id=program.id, program=programs.Program(settings=settings))
+    )
+    bonus = programs.Bonus(trigger=programs.BONUS_TRIGGER_SIGN_UP, points=5)
+    rule = await of_programs.CreateRule(
+        programs.CreateRuleRequest(
+            program_id=program.id, rule=programs.EarningRule(name="Welcome", bonus=bonus)
+        )
+    )
+    ladder = tiers.TierConfiguration(tiers=[tiers.Tier(name="BRONZE"), tiers.Tier(name=tier, visits=9)])
+    await tenant.calls(TiersServiceStub, businesses=here).UpdateTierConfiguration(
+        tiers.UpdateTierConfigurationRequest(configuration=ladder)
+    )
+    of_points = tenant.calls(LedgerServiceStub, businesses=here)
+    await of_points.AdjustPoints(
+        ledger.AdjustPointsRequest(customer_id=customer_id, points=2_000, reason="a gift")
+    )
+    spent = await of_points.RedeemPoints(ledger.RedeemPointsRequest(customer_id=customer_id, points=10))
+    held = await of_points.HoldPoints(
+        ledger.HoldPointsRequest(customer_id=customer_id, points=10, ttl_seconds=604_800)
+    )
+    return {"program": program.id, "rule": rule.id, "transaction": spent.id, "hold": held.id}
 
 
 async def _joined(tenant: TenantOfTest, customer_id: str, business_id: str) -> None:

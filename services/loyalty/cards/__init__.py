@@ -1,0 +1,1 @@
+"""Stamp cards: purchases that fill a card."""

@@ -1,0 +1,29 @@
+"""Reads about stamp cards."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import select
+
+from libs.db import Tx
+from services.loyalty.cards.rules import Card
+from services.loyalty.cards.tables import card_stamps, cards
+
+_c, _s = cards.c, card_stamps.c
+
+
+async def cards_of(tx: Tx, account_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], Card]:
+    """The cards of accounts, by account and rule."""
+    wanted = select(cards).where(_c.tenant_id == tx.tenant_id, _c.account_id.in_(account_ids))
+    return {
+        (row.account_id, row.rule_id): Card(
+            stamps=row.stamps, filled=row.filled, told=row.told, version=row.version
+        )
+        for row in await tx.execute(wanted)
+    }
+
+
+async def stamps_of_orders(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], int]:
+    """What orders put on cards, by order and rule."""
+    wanted = select(card_stamps).where(_s.tenant_id == tx.tenant_id, _s.order_id.in_(order_ids))
+    return {(row.order_id, row.rule_id): int(row.stamps) for row in await tx.execute(wanted)}

@@ -1,0 +1,59 @@
+"""How purchases fill a stamp card."""
+
+from dataclasses import dataclass, replace
+
+from services.loyalty.programs.rules import Purchase, Rule, chooses_lines, matching
+
+MILESTONES = (50, 80)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Card:
+    """A member's card: all stamps ever put on it, how often it was filled, the last milestone told of this round."""
+
+    stamps: int = 0
+    filled: int = 0
+    told: int = 0
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Stamped:
+    """A card after a change: how many times it was filled by it, and the milestones (percent) that it passed."""
+
+    card: Card
+    filled: int = 0
+    milestones: tuple[int, ...] = ()
+
+
+def stamps_of(rule: Rule, purchase: Purchase) -> int:
+    """How many stamps an order is worth: its matching pieces, or one."""
+    lines = matching(rule, purchase)
+    if not lines:
+        return 0 if chooses_lines(rule) or not rule.terms.get("per_order") else 1
+    return 1 if rule.terms.get("per_order") else sum(line.quantity for line in lines)
+
+
+def here(rule: Rule, card: Card) -> int:
+    """Stamps on the card that is being filled; one that does not begin again stays full."""
+    size = int(rule.terms["stamps"])
+    if card.filled and not rule.terms.get("repeats"):
+        return size
+    return max(card.stamps - card.filled * size, 0)
+
+
+def stamped(rule: Rule, card: Card, change: int) -> Stamped:
+    """The card once an order put that many stamps on it, or took them back. What was filled stays filled."""
+    size = int(rule.terms["stamps"])
+    most = card.stamps + change
+    after = replace(card, stamps=max(most, 0))
+    rounds = after.stamps // size if rule.terms.get("repeats") else min(after.stamps // size, 1)
+    filled = max(rounds - card.filled, 0)
+    if filled:
+        after = replace(after, filled=card.filled + filled, told=0)
+    percent = here(rule, after) * 100 // size
+    done = after.filled and not rule.terms.get("repeats")
+    milestones = () if done else tuple(m for m in MILESTONES if after.told < m <= percent)
+    if milestones:
+        after = replace(after, told=milestones[-1])
+    return Stamped(after, filled, milestones)

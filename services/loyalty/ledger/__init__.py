@@ -1,0 +1,1 @@
+"""The ledger: every point that a member was given, spent, lost or got back."""

@@ -1,0 +1,190 @@
+"""Writes to the ledger that somebody asks for: each locks the account, asks the book, and writes it back."""
+
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import orjson
+from sqlalchemy import insert, select
+
+from libs.crypto import DataKey, TenantKeys, live_versions
+from libs.crypto.tables import subject_keys
+from libs.db import Tx
+from libs.ids import new_id
+from services.loyalty.ledger import queries, rules, writing
+from services.loyalty.ledger.writing import Owned
+from services.loyalty.problems import NotReversible, TransfersNotAllowed
+from services.loyalty.programs.queries import Program
+from services.loyalty.programs.rules import expires_at as expiry_of
+
+_k = subject_keys.c
+
+
+async def redeem_points(
+    tx: Tx, program: Program, customer_id: UUID, entry_id: UUID, points: int, order_id: UUID | None
+) -> None:
+    """Spends points. Emits PointsRedeemed. Raises MembershipNotFound, MembershipFrozen, InsufficientPoints."""
+    await queries.free_member(tx, program, customer_id)
+    owned = await _own(tx, program, customer_id)
+    owned.book.redeem(points, order_id=order_id, entry_id=entry_id)
+    await writing.save(tx, [owned], actor=_actor(tx))
+
+
+async def adjust_points(
+    tx: Tx,
+    keys: TenantKeys,
+    program: Program,
+    customer_id: UUID,
+    entry_id: UUID,
+    points: int,
+    reason: str,
+    *,
+    effective_at: datetime | None,
+    expires_at: datetime | None,
+) -> None:
+    """Adds or takes points by hand; the reason is sealed. Emits PointsAdjusted.
+
+    Raises MembershipNotFound, MembershipFrozen, InsufficientPoints.
+    """
+    await queries.free_member(tx, program, customer_id)
+    owned = await _own(tx, program, customer_id)
+    owned.book.adjust(
+        points,
+        effective_at=effective_at or tx.now,
+        expires_at=expires_at or expiry_of(program.settings, tx.now, program.zone),
+        entry_id=entry_id,
+    )
+    key = await text_key(tx, keys, customer_id)
+    caller = tx.caller
+    written = {"reason": reason, "actor_name": caller.display_name or ""}
+    text = keys.seal(key, queries.SEALED, entry_id, orjson.dumps(written))
+    await writing.save(tx, [owned], actor=_actor(tx), sealed={entry_id: (key.key_id, text)})
+
+
+async def hold_points(
+    tx: Tx,
+    program: Program,
+    customer_id: UUID,
+    hold_id: UUID,
+    points: int,
+    ttl_seconds: int,
+    order_id: UUID | None,
+) -> None:
+    """Sets points aside. Raises MembershipNotFound, MembershipFrozen, InsufficientPoints."""
+    await queries.free_member(tx, program, customer_id)
+    owned = await _own(tx, program, customer_id)
+    ttl = timedelta(seconds=ttl_seconds or program.settings.hold_seconds)
+    owned.book.hold(points, expires_at=tx.now + ttl, order_id=order_id, hold_id=hold_id)
+    await writing.save(tx, [owned], actor=_actor(tx))
+
+
+async def capture_hold(
+    tx: Tx, program: Program, customer_id: UUID, hold_id: UUID, points: int, order_id: UUID | None
+) -> None:
+    """Spends a hold, or a part of it. Emits PointsRedeemed. Raises HoldNotOpen, MembershipFrozen."""
+    await queries.free_member(tx, program, customer_id)
+    owned = await _own(tx, program, customer_id)
+    hold = owned.book.holds.get(hold_id)
+    if hold is None:
+        row = await queries.hold_row(tx, hold_id)
+        if row.state == rules.CAPTURED:
+            return
+        hold = queries.hold_of(row)
+    owned.book.capture(hold, points or hold.points, order_id=order_id)
+    await writing.save(tx, [owned], actor=_actor(tx))
+
+
+async def release_hold(tx: Tx, program: Program, customer_id: UUID, hold_id: UUID) -> None:
+    """Gives a hold back. Raises HoldNotOpen if it was captured."""
+    owned = await _own(tx, program, customer_id)
+    hold = owned.book.holds.get(hold_id) or queries.hold_of(await queries.hold_row(tx, hold_id))
+    owned.book.release(hold)
+    await writing.save(tx, [owned], actor=_actor(tx))
+
+
+async def reverse_redemption(
+    tx: Tx, program: Program, customer_id: UUID, spent_id: UUID, entry_id: UUID
+) -> UUID:
+    """Takes a redemption back, as far as it is not yet; gives the id of the entry that did, now or before.
+
+    Emits PointsReversed. Raises NotReversible, MembershipFrozen.
+    """
+    await queries.free_member(tx, program, customer_id)
+    await _own(tx, program, customer_id)  # the lock: what was given back is read under it
+    spent = await queries.entry(tx, spent_id)
+    if spent.kind != rules.REDEEM:
+        raise NotReversible
+    back = (await queries.returned(tx, [spent_id])).get(spent_id, 0)
+    left = -spent.points - back
+    if left <= 0:
+        return spent_id
+    share = (await queries.shares(tx, [spent_id])).get(spent_id, {})
+    owned = await _own(tx, program, customer_id, share)
+    owned.book.restore(spent_id, left, share, order_id=spent.order_id, entry_id=entry_id)
+    await writing.save(tx, [owned], actor=_actor(tx))
+    return entry_id
+
+
+async def transfer_points(
+    tx: Tx, program: Program, giver: UUID, receiver: UUID, entry_id: UUID, points: int
+) -> None:
+    """Gives points to another member; `entry_id` is the giver's side. Emits PointsTransferred twice.
+
+    Raises TransfersNotAllowed, MembershipNotFound, MembershipFrozen, InsufficientPoints.
+    """
+    if not program.settings.transfers_allowed:
+        raise TransfersNotAllowed
+    for each in (giver, receiver):
+        await queries.free_member(tx, program, each)
+    programs = {program.program_id: program}
+    await tx.execute(writing.BY_KEY)
+    opened = await writing.open_accounts(
+        tx, [(program.program_id, each) for each in (giver, receiver)], programs
+    )
+    books = await queries.books(tx, opened.values(), programs, lock=True)
+    theirs = books[opened[program.program_id, giver]], books[opened[program.program_id, receiver]]
+    other_id = new_id()
+    theirs[1].receive(theirs[0].send(points, other_id, entry_id), entry_id, other_id)
+    owned = [Owned(theirs[0], program, giver, receiver), Owned(theirs[1], program, receiver, giver)]
+    await writing.save(tx, owned, actor=_actor(tx))
+
+
+async def settle(tx: Tx, account_ids: Iterable[UUID], programs: dict[UUID, Program]) -> int:
+    """Books what holds already in these accounts; gives how many entries that were. Emits their events."""
+    books = await queries.books(tx, account_ids, programs, lock=True)
+    rows = await queries.owners(tx, books)
+    owned = [Owned(books[row.account_id], programs[row.program_id], row.customer_id) for row in rows]
+    await writing.save(tx, owned)
+    return sum(len(book.entries) for book in books.values())
+
+
+async def _own(tx: Tx, program: Program, customer_id: UUID, more_lots: Iterable[UUID] = ()) -> Owned:
+    """The member's book, locked and settled."""
+    programs = {program.program_id: program}
+    await tx.execute(writing.BY_KEY)
+    member = program.program_id, customer_id
+    account_id = (await writing.open_accounts(tx, [member], programs))[member]
+    books = await queries.books(tx, [account_id], programs, lock=True, more_lots=more_lots)
+    return Owned(books[account_id], program, customer_id)
+
+
+def _actor(tx: Tx) -> str:
+    caller = tx.caller
+    return "" if caller.kind == "customer" else caller.on_behalf_of or caller.subject
+
+
+async def text_key(tx: Tx, keys: TenantKeys, customer_id: UUID) -> DataKey:
+    """The key under which this service keeps a customer's text; the first text makes it."""
+    wanted = (
+        select(subject_keys)
+        .where(_k.tenant_id == tx.tenant_id, _k.subject_id == customer_id, _k.wrapped.is_not(None))
+        .order_by(_k.key_id)
+        .limit(1)
+    )
+    live = await live_versions(tx)
+    row = (await tx.execute(wanted)).first()
+    if row is not None:
+        return keys.unwrap(row.key_id, row.epoch, row.wrapped)
+    fresh, key = keys.new_subject_key(live, customer_id, tx.now)
+    await tx.execute(insert(subject_keys).values(fresh._asdict()))
+    return key

@@ -1,0 +1,637 @@
+"""What orders and occasions do to accounts, worked in from events: once each, in whatever order they come.
+
+An order's event bears its whole state (decision 16). The newest state decides: what the order gave by its amounts,
+what returns take back of that, and what comes back of points that were spent on it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Row, and_, func, select, text, tuple_
+
+from libs.db import Tx
+from libs.inbox import NotYet
+from libs.outbox import Fact
+from libs.pipeline import Query, Step
+from regulars.loyalty.v1 import events_pb2 as events
+from services.loyalty.cards import actions as cards_actions
+from services.loyalty.cards import queries as cards_queries
+from services.loyalty.cards import rules as cards
+from services.loyalty.cards.rules import Card
+from services.loyalty.ledger import queries, rules, writing
+from services.loyalty.ledger.rules import Book
+from services.loyalty.ledger.tables import allocations, awards, entries, judged_orders, orders
+from services.loyalty.ledger.writing import Member, Owned
+from services.loyalty.programs import queries as programs_queries
+from services.loyalty.programs import rules as earning
+from services.loyalty.programs.queries import Program, RuleBook
+from services.loyalty.programs.rules import Award, Context, Purchase, Rule
+from services.loyalty.tables import memberships
+from services.loyalty.tiers import actions as tiers
+from services.loyalty.tiers import queries as tiers_queries
+from services.loyalty.tiers.rules import Ladder, Standing
+
+NO_RULE = UUID(int=0)  # the rule of what a tier multiplies
+
+_o, _j, _e, _al, _w, _m = orders.c, judged_orders.c, entries.c, allocations.c, awards.c, memberships.c
+
+_ORDERS = text("""
+    insert into orders as o
+    select r.* from json_populate_recordset(null::orders, cast(:rows as json)) r
+    on conflict on constraint orders_pkey do update
+    set version = excluded.version, cancelled = excluded.cancelled, placed_at = excluded.placed_at,
+        completed_at = excluded.completed_at, local_day = excluded.local_day,
+        total_minor = excluded.total_minor, refunded_minor = excluded.refunded_minor, facts = excluded.facts
+    where o.version < excluded.version
+    returning o.order_id
+""")
+_JUDGED = Query(
+    text("""
+    insert into judged_orders as j
+    select r.* from json_populate_recordset(null::judged_orders, cast(:rows as json)) r
+    on conflict on constraint judged_orders_pkey do update
+    set version = excluded.version, given = excluded.given, reclaimed = excluded.reclaimed,
+        shortfall = excluded.shortfall
+""")
+)
+_AWARDS = Query(
+    text("""
+    insert into awards as w
+    select r.* from json_populate_recordset(null::awards, cast(:rows as json)) r
+    on conflict on constraint awards_pkey do update set points = excluded.points
+""")
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """A completed order as an event told it."""
+
+    order_id: UUID
+    business_id: UUID
+    customer_id: UUID
+    version: int
+    cancelled: bool
+    completed_at: datetime
+    local_day: date
+    refunded_minor: int
+    purchase: Purchase
+
+
+@dataclass(slots=True, kw_only=True)
+class _Judged:
+    """What an order did to an account so far."""
+
+    account_id: UUID
+    version: int
+    judged_at: datetime
+    context: Context
+    given: int = 0
+    reclaimed: int = 0
+    shortfall: int = 0
+
+
+@dataclass(slots=True)
+class _Work:
+    """All that a batch of orders is worked in with; one for a transaction."""
+
+    programs: dict[UUID, Program]
+    rules: dict[UUID, RuleBook]
+    accounts: dict[Member, UUID]
+    books: dict[UUID, Book]
+    members: dict[tuple[UUID, UUID], Row[Any]]
+    judged: dict[tuple[UUID, UUID], _Judged]
+    numbers: dict[UUID, int]
+    given: dict[UUID, dict[str, dict[date, int]]]
+    reclaims: dict[tuple[UUID, UUID], dict[UUID, int]]
+    spent: dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]]
+    shares: dict[UUID, dict[UUID, int]]
+    ladders: dict[UUID, Ladder] = field(default_factory=dict)
+    standings: dict[UUID, Standing] = field(default_factory=dict)
+    cards: dict[tuple[UUID, UUID], Card] = field(default_factory=dict)
+    stamps: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
+    changed_cards: dict[tuple[UUID, UUID], Card] = field(default_factory=dict)
+    changed_stamps: dict[tuple[UUID, UUID], tuple[UUID, int]] = field(default_factory=dict)
+    card_facts: list[Fact] = field(default_factory=list)
+    judged_rows: list[dict[str, Any]] = field(default_factory=list)
+    award_rows: dict[tuple[UUID, str, UUID], dict[str, Any]] = field(default_factory=dict)
+
+
+async def work_in_orders(tx: Tx, heard: Iterable[Heard]) -> None:
+    """Works completed orders in. Emits what happened to points.
+
+    Raises NotYet for an order whose business or customer was not heard of yet.
+    """
+    newest: dict[UUID, Heard] = {}
+    for each in heard:
+        before = newest.get(each.order_id)
+        if before is None or before.version < each.version:
+            newest[each.order_id] = each
+    if not newest:
+        return
+    await tx.execute(writing.BY_KEY)
+    programs = await _programs(tx, {each.business_id for each in newest.values()})
+    members = await known_members(tx, {(each.business_id, each.customer_id) for each in newest.values()})
+    rows = [_order_row(tx, newest[order_id]) for order_id in sorted(newest)]
+    fresh = set((await tx.execute(_ORDERS, {"rows": orjson.dumps(rows).decode()})).scalars())
+    todo = sorted(
+        (each for each in newest.values() if each.order_id in fresh),
+        key=lambda each: (each.purchase.placed_at, each.order_id),
+    )
+    if not todo:
+        return
+    work = await _load(tx, programs, members, todo)
+    for each in todo:
+        for program in programs[each.business_id]:
+            _work_in(tx, work, program, each)
+    await _save(tx, work)
+
+
+async def known_members(tx: Tx, members: set[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], Row[Any]]:
+    """The memberships of (business, customer). Raises NotYet for one that was not heard of."""
+    wanted = select(memberships).where(
+        _m.tenant_id == tx.tenant_id,
+        tuple_(_m.business_id, _m.customer_id).in_(sorted(members)),
+        _m.joined_at.is_not(None),
+    )
+    found = {(row.business_id, row.customer_id): row for row in await tx.execute(wanted)}
+    for business_id, customer_id in members:
+        if (business_id, customer_id) not in found:
+            raise NotYet(member_key(business_id, customer_id))
+    return found
+
+
+def member_key(business_id: UUID, customer_id: UUID) -> str:
+    """What events of a member wait for who was not heard of yet."""
+    return f"member:{business_id}:{customer_id}"
+
+
+def business_key(business_id: UUID) -> str:
+    """What events of a business wait for that was not heard of yet."""
+    return f"business:{business_id}"
+
+
+async def _programs(tx: Tx, business_ids: set[UUID]) -> dict[UUID, list[Program]]:
+    found: dict[UUID, list[Program]] = {}
+    for business_id in sorted(business_ids):
+        rows = await programs_queries.of_business(tx, business_id)
+        if not rows:
+            raise NotYet(business_key(business_id))
+        found[business_id] = [programs_queries.program_of(row) for row in rows]
+    return found
+
+
+async def _load(
+    tx: Tx,
+    programs: Mapping[UUID, Sequence[Program]],
+    members: dict[tuple[UUID, UUID], Row[Any]],
+    todo: Sequence[Heard],
+) -> _Work:
+    """Everything that the orders need, read under the locks of their accounts."""
+    by_id = {program.program_id: program for each in programs.values() for program in each}
+    wanted = {
+        (program.program_id, each.customer_id) for each in todo for program in programs[each.business_id]
+    }
+    opened = await writing.open_accounts(tx, wanted, by_id)
+    account_ids = sorted(opened.values())
+    order_ids = [each.order_id for each in todo]
+    # First the locks: what is read before them may change.
+    books = await queries.books(tx, account_ids, by_id, lock=True)
+    judged = await _judged(tx, order_ids)
+    since = min((each.judged_at for each in judged.values()), default=None)
+    of_program = {program_id: await programs_queries.rule_book(tx, program_id, since) for program_id in by_id}
+    reclaims = await _reclaims(tx, order_ids) if judged else {}
+    spent = await _spent(tx, order_ids)
+    shares = await queries.shares(tx, [each[0] for them in spent.values() for each in them])
+    closed = {lot for them in (*reclaims.values(), *shares.values()) for lot in them}
+    if closed:
+        books = await queries.books(tx, account_ids, by_id, lock=True, more_lots=closed)
+    needs_numbers = any(_is_counting(rule) for each in of_program.values() for rule in each.now)
+    numbers = await queries.orders_before(tx, account_ids) if needs_numbers else {}
+    given: dict[UUID, dict[str, dict[date, int]]] = {}
+    days = [each.local_day for each in todo]
+    capped = [rule for each in of_program.values() for rule in each.now]
+    for row in await queries.given_before(tx, account_ids, capped, min(days), max(days)):
+        days_of = given.setdefault(row.account_id, {}).setdefault(str(row.rule_id), {})
+        days_of[row.local_day] = int(row.points)
+    work = _Work(by_id, of_program, opened, books, members, judged, numbers, given, reclaims, spent, shares)
+    await _climb(tx, work)
+    if any(rule.kind == earning.STAMP_CARD for each in of_program.values() for rule in each.at(tx.now)):
+        work.cards = await cards_queries.cards_of(tx, account_ids)
+        work.stamps = await cards_queries.stamps_of_orders(tx, order_ids)
+    return work
+
+
+async def _climb(tx: Tx, work: _Work) -> None:
+    """Where the members stand before their orders are worked in."""
+    work.ladders = {each: await tiers_queries.ladder(tx, each) for each in sorted(work.programs)}
+    work.standings = await tiers_queries.standings_of(tx, sorted(work.books))
+
+
+def _is_counting(rule: Rule) -> bool:
+    return rule.terms.get("trigger") in {earning.FIRST_ORDER, earning.NTH_ORDER}
+
+
+async def _judged(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], _Judged]:
+    wanted = select(judged_orders).where(_j.tenant_id == tx.tenant_id, _j.order_id.in_(order_ids))
+    return {
+        (row.program_id, row.order_id): _Judged(
+            account_id=row.account_id,
+            version=row.version,
+            judged_at=row.judged_at,
+            context=_context_of(row.context),
+            given=row.given,
+            reclaimed=row.reclaimed,
+            shortfall=row.shortfall,
+        )
+        for row in await tx.execute(wanted)
+    }
+
+
+async def _reclaims(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], dict[UUID, int]]:
+    """What returns of an order took from lots and did not give back: by (account, order), then by lot."""
+    wanted = (
+        select(_e.account_id, _e.order_id, _al.lot_id, (-func.sum(_al.points)).label("points"))
+        .join(allocations, and_(_al.tenant_id == _e.tenant_id, _al.entry_id == _e.entry_id))
+        .where(
+            _e.tenant_id == tx.tenant_id,
+            _e.order_id.in_(order_ids),
+            _e.kind == rules.REVERSE,
+            _e.reverses_id.is_(None),
+        )
+        .group_by(_e.account_id, _e.order_id, _al.lot_id)
+    )
+    found: dict[tuple[UUID, UUID], dict[UUID, int]] = {}
+    for row in await tx.execute(wanted):
+        if row.points > 0:
+            found.setdefault((row.account_id, row.order_id), {})[row.lot_id] = int(row.points)
+    return found
+
+
+async def _spent(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]]:
+    """Redemptions on orders: by (account, order): (entry, points, points that came back)."""
+    wanted = select(_e.account_id, _e.order_id, _e.entry_id, _e.points).where(
+        _e.tenant_id == tx.tenant_id, _e.order_id.in_(order_ids), _e.kind == rules.REDEEM
+    )
+    rows = (await tx.execute(wanted)).all()
+    back = await queries.returned(tx, [row.entry_id for row in rows]) if rows else {}
+    found: dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]] = {}
+    for row in rows:
+        spent = row.entry_id, -row.points, back.get(row.entry_id, 0)
+        found.setdefault((row.account_id, row.order_id), []).append(spent)
+    return found
+
+
+# ---------------------------------------------------------------------- one order in one program
+
+
+def _work_in(tx: Tx, work: _Work, program: Program, heard: Heard) -> None:
+    key = program.program_id, heard.order_id
+    account_id = work.accounts[program.program_id, heard.customer_id]
+    before = work.judged.get(key)
+    whole = rules.kept(1, heard.purchase.total_minor, heard.refunded_minor, cancelled=heard.cancelled)
+    if before is None and not whole:
+        return  # nothing of it is left: it is judged if that changes
+    if before is None:
+        context = _context(work, program, heard, account_id)
+        before = _Judged(account_id=account_id, version=0, judged_at=tx.now, context=context)
+        work.judged[key] = before
+        work.numbers[account_id] = work.numbers.get(account_id, 0) + 1
+    book = work.books[before.account_id]
+    of_then = work.rules[program.program_id].at(before.judged_at)
+    judgement = earning.judge(of_then, heard.purchase, before.context, program.zone)
+    worth = judgement.points
+    if worth > before.given:
+        _earn(work, program, heard, before, judgement.awards)
+    _return(work, book, heard, before, worth)
+    for rule in of_then:
+        if rule.kind == earning.STAMP_CARD:
+            _stamp(work, program, heard, before, rule, whole)
+    before.version = heard.version
+    work.judged_rows.append(
+        {
+            "tenant_id": tx.tenant_id,
+            "program_id": program.program_id,
+            "order_id": heard.order_id,
+            "business_id": heard.business_id,
+            "account_id": before.account_id,
+            "version": heard.version,
+            "judged_at": before.judged_at,
+            "context": _stored(before.context),
+            "given": before.given,
+            "reclaimed": before.reclaimed,
+            "shortfall": before.shortfall,
+        }
+    )
+
+
+def _earn(work: _Work, program: Program, heard: Heard, before: _Judged, given: Sequence[Award]) -> None:
+    """Gives what the order is worth more than it gave."""
+    book, source = work.books[before.account_id], f"order:{heard.order_id}"
+    more = sum(award.points for award in given) - before.given
+    settings = program.settings
+    book.earn(
+        more,
+        available_at=max(earning.available_at(settings, heard.completed_at), book.now)
+        if settings.pending_days
+        else book.now,
+        expires_at=earning.expires_at(settings, heard.completed_at, program.zone),
+        order_id=heard.order_id,
+        reasons=_reasons(given),
+    )
+    before.given += more
+    _note_awards(work, program, before.account_id, source, heard.local_day, given)
+
+
+def _stamp(work: _Work, program: Program, heard: Heard, before: _Judged, rule: Rule, counts: int) -> None:
+    """Puts the order's stamps on a card, or takes them back once nothing of the order is left."""
+    let_in = earning.is_for(rule, heard.purchase, before.context, program.zone)
+    worth = cards.stamps_of(rule, heard.purchase) if counts and let_in else 0
+    change = worth - work.stamps.get((heard.order_id, rule.rule_id), 0)
+    if not change:
+        return
+    key = before.account_id, rule.rule_id
+    card = work.cards.get(key, Card())
+    done = cards.stamped(rule, card, change)
+    after = replace(done.card, version=card.version + 1)
+    work.cards[key] = work.changed_cards[key] = after
+    work.stamps[heard.order_id, rule.rule_id] = worth
+    work.changed_stamps[heard.order_id, rule.rule_id] = before.account_id, worth
+    told = {
+        "customer_id": str(heard.customer_id),
+        "business_id": str(program.business_id),
+        "program_id": str(program.program_id),
+        "rule_id": str(rule.rule_id),
+    }
+    points, offer = int(rule.terms.get("points", 0)), str(rule.terms.get("offer", ""))
+    messages: list[Any] = []
+    for number in range(card.filled + 1, after.filled + 1):
+        if points:
+            book, source = work.books[before.account_id], f"card:{number}"
+            award = Award(rule.rule_id, rule.name, points, f"for full card number {number}")
+            book.earn(
+                points,
+                available_at=book.now,
+                expires_at=earning.expires_at(program.settings, book.now, program.zone),
+                source=source,
+                reasons=_reasons([award]),
+            )
+            own = f"{source}:{before.account_id}"
+            _note_awards(work, program, before.account_id, own, heard.local_day, [award])
+        messages.append(events.CardCompleted(**told, filled=number, points=points, offer=offer))
+    needed = int(rule.terms["stamps"])
+    messages += [
+        events.ProgressMilestone(**told, percent=percent, stamps=cards.here(rule, after), needed=needed)
+        for percent in done.milestones
+    ]
+    work.card_facts += [
+        Fact(message, before.account_id, after.version, program.business_id) for message in messages
+    ]
+
+
+def _return(work: _Work, book: Book, heard: Heard, before: _Judged, worth: int) -> None:
+    """Takes back what the order gave and is not worth, and gives back what was spent on it."""
+
+    def kept(points: int) -> int:
+        return rules.kept(points, heard.purchase.total_minor, heard.refunded_minor, cancelled=heard.cancelled)
+
+    more = before.given - kept(worth) - before.reclaimed
+    if more > 0:
+        before.shortfall += book.reclaim(heard.order_id, more).shortfall
+    elif more < 0:
+        short = min(-more, before.shortfall)
+        shares = work.reclaims.get((before.account_id, heard.order_id), {})
+        book.give_back(heard.order_id, -more - short, short, shares)
+        before.shortfall -= short
+    before.reclaimed += more
+    for entry_id, points, back in work.spent.get((before.account_id, heard.order_id), ()):
+        due = points - kept(points) - back
+        if due > 0:
+            book.restore(entry_id, due, work.shares.get(entry_id, {}), order_id=heard.order_id)
+
+
+def _context(work: _Work, program: Program, heard: Heard, account_id: UUID) -> Context:
+    day = heard.local_day
+    given = work.given.get(account_id, {})
+    return Context(
+        **_tier(work, program, account_id),
+        number=work.numbers.get(account_id, 0) + 1,
+        given_day={rule: days[day] for rule, days in given.items() if day in days},
+        given_month={
+            rule: total
+            for rule, days in given.items()
+            if (
+                total := sum(
+                    points for on, points in days.items() if (on.year, on.month) == (day.year, day.month)
+                )
+            )
+        },
+        refused=queries.refusal(work.members[heard.business_id, heard.customer_id], program),
+    )
+
+
+def _tier(work: _Work, program: Program, account_id: UUID) -> dict[str, Any]:
+    """What the member's tier says in a context."""
+    ladder, standing = work.ladders[program.program_id], work.standings.get(account_id)
+    tier = ladder.tier(standing.tier) if standing else ladder.tiers[0]
+    return {"tier": tier.name, "tier_percent": tier.earning_percent}
+
+
+def _note_awards(
+    work: _Work, program: Program, account_id: UUID, source: str, day: date, given: Sequence[Award]
+) -> None:
+    for award in given:
+        rule_id = award.rule_id or NO_RULE
+        work.award_rows[program.program_id, source, rule_id] = {
+            "program_id": program.program_id,
+            "source": source,
+            "rule_id": rule_id,
+            "business_id": program.business_id,
+            "account_id": account_id,
+            "local_day": day,
+            "points": award.points,
+        }
+        days = work.given.setdefault(account_id, {}).setdefault(str(rule_id), {})
+        days[day] = days.get(day, 0) + award.points
+
+
+async def _save(tx: Tx, work: _Work) -> None:
+    whose = {account_id: member for member, account_id in work.accounts.items()}
+    owned = [
+        Owned(book, work.programs[whose[account_id][0]], whose[account_id][1])
+        for account_id, book in work.books.items()
+    ]
+    also: list[Step] = []
+    for query, rows in (
+        (_JUDGED, list({(row["program_id"], row["order_id"]): row for row in work.judged_rows}.values())),
+        (_AWARDS, [{"tenant_id": tx.tenant_id, **row} for row in work.award_rows.values()]),
+    ):
+        if rows:
+            also.append((query, {"rows": orjson.dumps(rows).decode()}))
+    await writing.save(tx, owned, also=also)
+    at = {each.book.account.account_id: each.program.business_id for each in owned}
+    await cards_actions.save(tx, at, work.changed_cards, work.changed_stamps, work.card_facts)
+    for program_id in sorted(work.programs):
+        mine = sorted(each.book.account.account_id for each in owned if each.program.program_id == program_id)
+        if mine:
+            await tiers.judge(tx, work.programs[program_id], work.ladders[program_id], mine)
+
+
+# ---------------------------------------------------------------------- occasions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Occasion:
+    """Something besides orders that a bonus may be given for. `key` tells it from others of its member."""
+
+    business_id: UUID
+    customer_id: UUID
+    trigger: str
+    key: str
+    at: datetime
+    event: str = ""
+
+
+async def work_in_occasions(tx: Tx, occasions: Sequence[Occasion]) -> None:
+    """Gives the bonuses of occasions, each once. Emits PointsEarned.
+
+    A business that was not heard of yet had no rules for them then. Raises NotYet for an unknown customer.
+    """
+    await tx.execute(writing.BY_KEY)
+    programs = {
+        business_id: [
+            programs_queries.program_of(row) for row in await programs_queries.of_business(tx, business_id)
+        ]
+        for business_id in sorted({each.business_id for each in occasions})
+    }
+    by_id = {program.program_id: program for each in programs.values() for program in each}
+    of_program = {program_id: await programs_queries.rule_book(tx, program_id) for program_id in by_id}
+    due = [
+        (program, each)
+        for each in occasions
+        for program in programs[each.business_id]
+        if any(rule.terms.get("trigger") == each.trigger for rule in of_program[program.program_id].now)
+    ]
+    if not due:
+        return
+    members = await known_members(tx, {(each.business_id, each.customer_id) for _, each in due})
+    wanted = {(program.program_id, each.customer_id) for program, each in due}
+    opened = await writing.open_accounts(tx, wanted, by_id)
+    books = await queries.books(tx, opened.values(), by_id, lock=True)
+    work = _Work(by_id, of_program, opened, books, members, {}, {}, {}, {}, {}, {})
+    await _climb(tx, work)
+    sources = {f"{each.key}:{opened[program.program_id, each.customer_id]}" for program, each in due}
+    known = select(_w.program_id, _w.source, _w.rule_id).where(
+        _w.tenant_id == tx.tenant_id, _w.program_id.in_(list(by_id)), _w.source.in_(sources)
+    )
+    done = {tuple(row) for row in await tx.execute(known)}
+    days = [each.at.astimezone(program.zone).date() for program, each in due]
+    capped = [rule for each in of_program.values() for rule in each.now]
+    for row in await queries.given_before(tx, list(opened.values()), capped, min(days), max(days)):
+        days_of = work.given.setdefault(row.account_id, {}).setdefault(str(row.rule_id), {})
+        days_of[row.local_day] = int(row.points)
+    for program, each in due:
+        _celebrate(work, program, each, done)
+    await _save(tx, work)
+
+
+def _celebrate(work: _Work, program: Program, each: Occasion, done: set[tuple[Any, ...]]) -> None:
+    account_id = work.accounts[program.program_id, each.customer_id]
+    source, day = f"{each.key}:{account_id}", each.at.astimezone(program.zone).date()
+    given: list[Award] = []
+    for rule in work.rules[program.program_id].now:
+        if (program.program_id, source, rule.rule_id) in done:
+            continue
+        months = work.given.get(account_id, {}).get(str(rule.rule_id), {})
+        context = Context(
+            **_tier(work, program, account_id),
+            given_day={str(rule.rule_id): months.get(day, 0)},
+            given_month={
+                str(rule.rule_id): sum(
+                    points for on, points in months.items() if (on.year, on.month) == (day.year, day.month)
+                )
+            },
+            refused=queries.refusal(work.members[each.business_id, each.customer_id], program),
+        )
+        award = earning.occasion_award(rule, each.trigger, each.at, context, program.zone, each.event)
+        if award is not None:
+            given.append(award)
+            done.add((program.program_id, source, rule.rule_id))
+    if given:
+        book = work.books[account_id]
+        book.earn(
+            sum(award.points for award in given),
+            available_at=book.now,
+            expires_at=earning.expires_at(program.settings, book.now, program.zone),
+            source=each.key,
+            reasons=_reasons(given),
+        )
+        _note_awards(work, program, account_id, source, day, given)
+
+
+# ---------------------------------------------------------------------- stored forms
+
+
+def _reasons(given: Iterable[Award]) -> list[dict[str, Any]]:
+    return [
+        {
+            "rule_id": str(award.rule_id or ""),
+            "name": award.name,
+            "points": award.points,
+            "explanation": award.explanation,
+        }
+        for award in given
+    ]
+
+
+def _order_row(tx: Tx, heard: Heard) -> dict[str, Any]:
+    bought = heard.purchase
+    return {
+        "tenant_id": tx.tenant_id,
+        "order_id": heard.order_id,
+        "business_id": heard.business_id,
+        "customer_id": heard.customer_id,
+        "version": heard.version,
+        "cancelled": heard.cancelled,
+        "placed_at": bought.placed_at,
+        "completed_at": heard.completed_at,
+        "local_day": heard.local_day,
+        "total_minor": bought.total_minor,
+        "refunded_minor": heard.refunded_minor,
+        "facts": {
+            "subtotal_minor": bought.subtotal_minor,
+            "discount_minor": bought.discount_minor,
+            "shipping_minor": bought.shipping_minor,
+            "tax_minor": bought.tax_minor,
+            "channel": bought.channel,
+            "store": bought.store,
+            "lines": [
+                [line.sku, line.category, line.brand, line.quantity, line.amount_minor]
+                for line in bought.lines
+            ],
+        },
+    }
+
+
+def _stored(context: Context) -> dict[str, Any]:
+    plain: dict[str, Any] = {
+        "tier": context.tier,
+        "tier_percent": context.tier_percent,
+        "segment_ids": sorted(context.segment_ids),
+        "number": context.number,
+        "given_day": dict(context.given_day),
+        "given_month": dict(context.given_month),
+        "refused": context.refused,
+    }
+    return {name: value for name, value in plain.items() if value != getattr(Context(), name)}
+
+
+def _context_of(stored: Mapping[str, Any]) -> Context:
+    values = dict(stored)
+    if "segment_ids" in values:
+        values["segment_ids"] = frozenset(values["segment_ids"])
+    return Context(**values)

@@ -1,0 +1,189 @@
+"""Runs that book what holds already: by books where several things meet, by one statement where lots just lapse."""
+
+from typing import Any
+
+from sqlalchemy import ARRAY, Row, Uuid, bindparam, text
+
+from libs.db import Tx
+from libs.ids import new_id
+from libs.instants import stamp
+from libs.outbox import Fact, emit_all
+from regulars.loyalty.v1 import events_pb2 as events
+from services.loyalty.ledger import actions, writing
+from services.loyalty.programs import queries as programs_queries
+
+# Accounts with a hold past its time or pending points whose day has come. Who holds one of them settles it.
+_DUE = text("""
+    select a.account_id, a.program_id from accounts a
+    where a.tenant_id = :tenant and a.account_id in (
+        (select h.account_id from holds h
+         where h.tenant_id = :tenant and h.state = 1 and h.expires_at <= :now
+         order by h.expires_at limit :limit)
+        union
+        (select l.account_id from lots l
+         where l.tenant_id = :tenant and l.pending and l.available_at <= :now
+         order by l.available_at limit :limit))
+    order by a.account_id
+    for update of a skip locked
+    limit :limit
+""")
+
+# Accounts with lots that lapse; whoever holds one of them books its lots. Locked by a statement of its own: only the
+# next one sees the lots as the last holder of the account left them.
+_LAPSING = text("""
+    select a.account_id from accounts a
+    where a.tenant_id = :tenant and a.account_id in (
+        select l.account_id from lots l
+        where l.tenant_id = :tenant and l.remaining > 0 and l.expires_at is not null and l.expires_at <= :now
+          and l.remaining > l.held and not l.pending
+        order by l.expires_at limit :limit)
+    order by a.account_id
+    for update skip locked
+""")
+
+# Their lots: one entry for each, each continuing where the one before ended. Points that are held stay until their
+# hold ends.
+_EXPIRE = text("""
+    with mine as materialized (
+        select a.* from accounts a where a.tenant_id = :tenant and a.account_id = any(:accounts)
+    ), lapsed as materialized (
+        select l.lot_id, l.account_id, l.business_id, l.remaining - l.held as points, l.expires_at,
+               row_number() over w as place,
+               sum(l.remaining - l.held) over w as so_far
+        from lots l
+        where l.tenant_id = :tenant and l.account_id in (select account_id from mine)
+          and l.remaining > l.held and not l.pending and l.expires_at <= :now
+        window w as (partition by l.account_id order by l.expires_at, l.lot_id
+                     rows between unbounded preceding and current row)
+    ), numbered as materialized (
+        select p.*, cast(lpad(to_hex(:millis), 12, '0') || '7' || substr(md5(:salt || p.lot_id), 1, 3) || '8'
+                         || substr(md5(:salt || p.lot_id), 4, 15) as uuid) as entry_id
+        from lapsed p
+    ), emptied as (
+        update lots l set remaining = l.held from numbered n
+        where l.tenant_id = :tenant and l.lot_id = n.lot_id
+    ), booked as (
+        insert into entries (tenant_id, entry_id, account_id, seq, business_id, kind, points, balance_points,
+                             pending_points, opening_balance, opening_pending, booked_at, effective_at, source,
+                             expires_at, shortfall, reasons, actor)
+        select :tenant, n.entry_id, n.account_id, m.entries + n.place, n.business_id, 3, -n.points, -n.points,
+               0, m.balance - (n.so_far - n.points), m.pending, :now, n.expires_at, '',
+               n.expires_at, 0, '[]', ''
+        from numbered n join mine m on m.account_id = n.account_id
+    ), moved as (
+        insert into allocations (tenant_id, entry_id, lot_id, business_id, points)
+        select :tenant, n.entry_id, n.lot_id, n.business_id, -n.points from numbered n
+    ), summed as (
+        select n.account_id, count(*) as lots, sum(n.points) as points, max(n.expires_at) as expired_at,
+               (array_agg(n.entry_id order by n.place desc))[1] as entry_id
+        from numbered n group by n.account_id
+    )
+    update accounts a
+    set balance = a.balance - s.points, expired = a.expired + s.points, entries = a.entries + s.lots,
+        version = a.version + s.lots
+    from summed s join programs p on p.tenant_id = :tenant
+    where a.tenant_id = :tenant and a.account_id = s.account_id and p.program_id = a.program_id
+    returning a.account_id, a.business_id, a.program_id, a.customer_id, a.balance, a.pending, a.held, a.lifetime,
+              a.version, p.is_default, s.points, s.expired_at, s.entry_id
+""").bindparams(bindparam("accounts", type_=ARRAY(Uuid)))
+
+_NOTICE = text("""
+    with due as materialized (
+        select l.lot_id, l.account_id, l.remaining, l.expires_at
+        from lots l join accounts a on a.tenant_id = l.tenant_id and a.account_id = l.account_id
+        join programs p on p.tenant_id = a.tenant_id and p.program_id = a.program_id
+        where l.tenant_id = :tenant and l.remaining > 0 and l.expires_at is not null and l.expires_at > :now
+          and not l.noticed
+          and l.expires_at <= :now + make_interval(
+              days => coalesce(nullif(cast(p.settings ->> 'expiring_notice_days' as int), 0), 30))
+        order by l.expires_at limit :limit
+        for update of l skip locked
+    ), told as (
+        update lots l set noticed = true from due d where l.tenant_id = :tenant and l.lot_id = d.lot_id
+    ), summed as (
+        select account_id, sum(remaining) as points, min(expires_at) as expires_at from due group by account_id
+    )
+    select a.account_id, a.business_id, a.program_id, a.customer_id, a.balance, a.pending, a.held, a.lifetime,
+           a.version, p.is_default, s.points, s.expires_at
+    from summed s join accounts a on a.tenant_id = :tenant and a.account_id = s.account_id
+    join programs p on p.tenant_id = :tenant and p.program_id = a.program_id
+""")
+
+
+async def settle_due(tx: Tx, limit: int) -> int:
+    """Settles accounts in which a hold or pending points are due; gives how many. Emits their events."""
+    where: dict[str, Any] = {"tenant": tx.tenant_id, "now": tx.now, "limit": limit}
+    rows = (await tx.execute(_DUE, where)).all()
+    if rows:
+        programs = {
+            program_id: programs_queries.program_of(await programs_queries.row(tx, program_id))
+            for program_id in {row.program_id for row in rows}
+        }
+        await tx.execute(writing.BY_KEY)
+        await actions.settle(tx, [row.account_id for row in rows], programs)
+    return len(rows)
+
+
+async def expire_lots(tx: Tx, limit: int) -> int:
+    """Books lots past their expiry in one statement; gives how many accounts had some. Emits PointsExpired."""
+    due: dict[str, Any] = {"tenant": tx.tenant_id, "now": tx.now, "limit": limit}
+    await tx.execute(writing.BY_KEY)
+    locked = (await tx.execute(_LAPSING, due)).scalars().all()
+    if not locked:
+        return 0
+    where: dict[str, Any] = {
+        "tenant": tx.tenant_id,
+        "now": tx.now,
+        "accounts": list(locked),
+        "millis": int(tx.now.timestamp() * 1000),
+        "salt": new_id().hex,
+    }
+    rows = (await tx.execute(_EXPIRE, where)).all()
+    facts = [
+        Fact(
+            events.PointsExpired(
+                account=_state(row),
+                transaction_id=str(row.entry_id),
+                points=-int(row.points),
+                expired_at=stamp(row.expired_at),
+            ),
+            row.account_id,
+            row.version,
+            row.business_id,
+        )
+        for row in rows
+    ]
+    await emit_all(tx, facts)
+    return len(rows)
+
+
+async def notice(tx: Tx, limit: int) -> int:
+    """Tells of points that will lapse soon, each lot once; gives how many members. Emits PointsExpiring."""
+    where: dict[str, Any] = {"tenant": tx.tenant_id, "now": tx.now, "limit": limit}
+    rows = (await tx.execute(_NOTICE, where)).all()
+    facts = [
+        Fact(
+            events.PointsExpiring(
+                account=_state(row), points=int(row.points), expires_at=stamp(row.expires_at)
+            ),
+            row.account_id,
+            row.version,
+            row.business_id,
+        )
+        for row in rows
+    ]
+    await emit_all(tx, facts)
+    return len(rows)
+
+
+def _state(row: Row[Any]) -> events.AccountState:
+    return events.AccountState(
+        customer_id=str(row.customer_id),
+        business_id=str(row.business_id),
+        program_id=str(row.program_id),
+        default_program=row.is_default,
+        balance=row.balance,
+        pending=row.pending,
+        held=row.held,
+        lifetime=row.lifetime,
+    )

@@ -1,0 +1,427 @@
+"""Reads of the ledger: books as they are now, balances of past instants, statements."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Row, Select, and_, func, or_, select
+
+from libs.crypto import Column
+from libs.crypto.tables import subject_keys
+from libs.db import Tx
+from libs.ids import new_id
+from services.loyalty.ledger import rules
+from services.loyalty.ledger.rules import Account, Book, Hold, Lot, Terms
+from services.loyalty.ledger.tables import (
+    accounts,
+    allocations,
+    awards,
+    entries,
+    hold_lots,
+    holds,
+    judged_orders,
+    lots,
+)
+from services.loyalty.problems import (
+    HoldNotFound,
+    MembershipFrozen,
+    MembershipNotFound,
+    ProgramInactive,
+    TransactionNotFound,
+)
+from services.loyalty.programs.queries import Program
+from services.loyalty.programs.rules import Context, Rule, expires_at
+from services.loyalty.tables import memberships
+from services.loyalty.tiers import queries as tiers
+
+SEALED = Column("entries", "sealed")
+
+_a, _e, _l, _h, _hl = accounts.c, entries.c, lots.c, holds.c, hold_lots.c
+_al, _m, _j, _w, _k = allocations.c, memberships.c, judged_orders.c, awards.c, subject_keys.c
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Balance:
+    """A member's points at an instant."""
+
+    customer_id: UUID
+    balance: int
+    pending: int
+    held: int
+    lifetime: int
+    shortfall: int
+    next_expiry_points: int
+    next_expiry_at: datetime | None
+    as_of: datetime
+
+    @property
+    def spendable(self) -> int:
+        """What can be spent."""
+        return max(self.balance - self.held, 0)
+
+
+async def member(tx: Tx, business_id: UUID, customer_id: UUID) -> Row[Any]:
+    """A customer's membership at a business. Raises MembershipNotFound."""
+    wanted = select(memberships).where(
+        _m.tenant_id == tx.tenant_id,
+        _m.business_id == business_id,
+        _m.customer_id == customer_id,
+        _m.present,
+        _m.joined_at.is_not(None),
+    )
+    found = (await tx.execute(wanted)).first()
+    if found is None:
+        raise MembershipNotFound
+    return found
+
+
+async def free_member(tx: Tx, program: Program, customer_id: UUID) -> None:
+    """Raises MembershipNotFound, MembershipFrozen, ProgramInactive unless the member may earn and redeem."""
+    found = await member(tx, program.business_id, customer_id)
+    if found.blocked or found.deleted:
+        raise MembershipFrozen
+    if not program.active:
+        raise ProgramInactive
+
+
+def terms_of(program: Program, now: datetime) -> Terms:
+    """What a program says about its ledger, at an instant."""
+    settings = program.settings
+    renewed = expires_at(settings, now, program.zone) if settings.expiry == "INACTIVITY" else None
+    return Terms(
+        return_policy=settings.return_policy,
+        returned_points=timedelta(days=settings.returned_points_days),
+        renewed_expiry=renewed,
+    )
+
+
+async def books(
+    tx: Tx,
+    account_ids: Iterable[UUID],
+    programs: Mapping[UUID, Program],
+    *,
+    lock: bool,
+    more_lots: Iterable[UUID] = (),
+) -> dict[UUID, Book]:
+    """The books of these accounts, settled as of now: open lots, open holds, and `more_lots` that are closed.
+
+    `lock`: their rows are locked, in the order of their ids. `programs` has the program of each.
+    """
+    wanted = sorted(set(account_ids))
+    if not wanted:
+        return {}
+    mine = select(accounts).where(_a.tenant_id == tx.tenant_id, _a.account_id.in_(wanted))
+    mine = mine.order_by(_a.account_id)
+    rows = (await tx.execute(mine.with_for_update() if lock else mine)).all()
+    found = {
+        row.account_id: Book(
+            account=account_of(row),
+            lots={},
+            holds={},
+            now=tx.now,
+            terms=terms_of(programs[row.program_id], tx.now),
+            new_id=new_id,
+        )
+        for row in rows
+    }
+    open_lots = select(lots).where(
+        _l.tenant_id == tx.tenant_id,
+        _l.account_id.in_(wanted),
+        or_(_l.remaining > 0, _l.lot_id.in_(list(more_lots))),
+    )
+    for row in await tx.execute(open_lots):
+        found[row.account_id].lots[row.lot_id] = lot_of(row)
+    if any(book.account.held for book in found.values()):
+        for row in await tx.execute(_open_holds(tx, wanted)):
+            book = found[row.account_id]
+            hold = book.holds.get(row.hold_id) or hold_of(row)
+            book.holds[row.hold_id] = hold
+            hold.lots[row.lot_id] = row.held_points
+    for book in found.values():
+        book.settle()
+    return found
+
+
+def _open_holds(tx: Tx, account_ids: Sequence[UUID]) -> Select[Any]:
+    return (
+        select(holds, _hl.lot_id, _hl.points.label("held_points"))
+        .join(hold_lots, and_(_hl.tenant_id == _h.tenant_id, _hl.hold_id == _h.hold_id))
+        .where(_h.tenant_id == tx.tenant_id, _h.account_id.in_(account_ids), _h.state == rules.OPEN)
+    )
+
+
+async def account_id(tx: Tx, program_id: UUID, customer_id: UUID) -> UUID | None:
+    """The account of a customer in a program; None before anything happened."""
+    wanted = select(_a.account_id).where(
+        _a.tenant_id == tx.tenant_id, _a.program_id == program_id, _a.customer_id == customer_id
+    )
+    found: UUID | None = await tx.scalar(wanted)
+    return found
+
+
+async def balance(tx: Tx, program: Program, customer_id: UUID, as_of: datetime | None) -> Balance:
+    """A member's points now, or as they were. What holds by itself counts, booked or not."""
+    mine = await account_id(tx, program.program_id, customer_id)
+    if mine is None:
+        return Balance(
+            customer_id=customer_id,
+            balance=0,
+            pending=0,
+            held=0,
+            lifetime=0,
+            shortfall=0,
+            next_expiry_points=0,
+            next_expiry_at=None,
+            as_of=as_of or tx.now,
+        )
+    book = (await books(tx, [mine], {program.program_id: program}, lock=False))[mine]
+    if as_of is not None and as_of < tx.now:
+        return await _past(tx, book, customer_id, as_of)
+    account = book.account
+    lapsing = sorted(
+        (lot.expires_at, lot.free)
+        for lot in book.lots.values()
+        if lot.expires_at is not None and lot.free > 0 and not lot.pending
+    )
+    first = lapsing[0][0] if lapsing else None
+    return Balance(
+        customer_id=customer_id,
+        balance=account.balance,
+        pending=account.pending,
+        held=account.held,
+        lifetime=account.lifetime,
+        shortfall=account.shortfall,
+        next_expiry_points=sum(points for at, points in lapsing if at == first),
+        next_expiry_at=first,
+        as_of=tx.now,
+    )
+
+
+async def _past(tx: Tx, book: Book, customer_id: UUID, as_of: datetime) -> Balance:
+    mine = book.account.account_id
+    counted = select(
+        func.coalesce(func.sum(_e.balance_points), 0),
+        func.coalesce(func.sum(_e.pending_points), 0),
+        func.coalesce(func.sum(_e.points).filter(_e.kind == rules.EARN), 0),
+        func.coalesce(func.sum(_e.shortfall), 0),
+    ).where(_e.tenant_id == tx.tenant_id, _e.account_id == mine, _e.effective_at <= as_of)
+    points, pending, lifetime, shortfall = (int(each) for each in (await tx.execute(counted)).one())
+    for entry in book.entries:  # what settling would book
+        if entry.effective_at <= as_of:
+            points += entry.balance_points
+            pending += entry.pending_points
+    held = select(func.coalesce(func.sum(_h.points), 0)).where(
+        _h.tenant_id == tx.tenant_id,
+        _h.account_id == mine,
+        _h.created_at <= as_of,
+        _h.expires_at > as_of,
+        or_(_h.closed_at.is_(None), _h.closed_at > as_of),
+    )
+    return Balance(
+        customer_id=customer_id,
+        balance=points,
+        pending=pending,
+        held=int(await tx.scalar(held)),
+        lifetime=lifetime,
+        shortfall=shortfall,
+        next_expiry_points=0,
+        next_expiry_at=None,
+        as_of=as_of,
+    )
+
+
+_ENTRY: Select[Any] = (
+    select(entries, _a.customer_id, _a.program_id, _k.epoch, _k.wrapped)
+    .join(accounts, and_(_a.tenant_id == _e.tenant_id, _a.account_id == _e.account_id))
+    .outerjoin(subject_keys, and_(_k.tenant_id == _e.tenant_id, _k.key_id == _e.key_id))
+)
+
+
+async def entry(tx: Tx, entry_id: UUID) -> Row[Any]:
+    """An entry of the caller's businesses. Raises TransactionNotFound."""
+    found = (await tx.execute(_ENTRY.where(_e.tenant_id == tx.tenant_id, _e.entry_id == entry_id))).first()
+    if found is None or not tx.caller.sees(found.business_id):
+        raise TransactionNotFound
+    return found
+
+
+async def page(
+    tx: Tx,
+    account: UUID,
+    *,
+    size: int,
+    before: int | None,
+    kinds: Sequence[int] = (),
+    order_id: UUID | None = None,
+    booked_after: datetime | None = None,
+    booked_before: datetime | None = None,
+) -> list[Row[Any]]:
+    """Up to `size` entries of an account, newest first, those before the place `before`."""
+    wanted = _ENTRY.where(_e.tenant_id == tx.tenant_id, _e.account_id == account)
+    if before is not None:
+        wanted = wanted.where(_e.seq < before)
+    if kinds:
+        wanted = wanted.where(_e.kind.in_(kinds))
+    if order_id:
+        wanted = wanted.where(_e.order_id == order_id)
+    if booked_after:
+        wanted = wanted.where(_e.booked_at >= booked_after)
+    if booked_before:
+        wanted = wanted.where(_e.booked_at < booked_before)
+    return list((await tx.execute(wanted.order_by(_e.seq.desc()).limit(size))).all())
+
+
+async def moved(tx: Tx, entry_id: UUID) -> list[Row[Any]]:
+    """What an entry moved: rows (lot_id, points, expires_at); for one that made lots, those."""
+    by_allocation = (
+        select(_al.lot_id, _al.points, _l.expires_at)
+        .join(lots, and_(_l.tenant_id == _al.tenant_id, _l.lot_id == _al.lot_id))
+        .where(_al.tenant_id == tx.tenant_id, _al.entry_id == entry_id)
+    )
+    made = select(_l.lot_id, _l.points, _l.expires_at).where(
+        _l.tenant_id == tx.tenant_id, _l.entry_id == entry_id
+    )
+    return list((await tx.execute(made.union_all(by_allocation))).all())
+
+
+async def shares(tx: Tx, entry_ids: Iterable[UUID]) -> dict[UUID, dict[UUID, int]]:
+    """What each of these entries took from lots and nobody gave back yet: by entry, then by lot."""
+    ids = list(entry_ids)
+    if not ids:
+        return {}
+    root = func.coalesce(_e.reverses_id, _e.entry_id)
+    wanted = (
+        select(root.label("root"), _al.lot_id, (-func.sum(_al.points)).label("points"))
+        .join(entries, and_(_e.tenant_id == _al.tenant_id, _e.entry_id == _al.entry_id))
+        .where(_al.tenant_id == tx.tenant_id, or_(_e.entry_id.in_(ids), _e.reverses_id.in_(ids)))
+        .group_by(root, _al.lot_id)
+    )
+    found: dict[UUID, dict[UUID, int]] = {}
+    for row in await tx.execute(wanted):
+        if row.points > 0:
+            found.setdefault(row.root, {})[row.lot_id] = int(row.points)
+    return found
+
+
+async def returned(tx: Tx, entry_ids: Iterable[UUID]) -> dict[UUID, int]:
+    """How much of each redemption came back, by its entry."""
+    wanted = (
+        select(_e.reverses_id, func.sum(_e.points).label("points"))
+        .where(_e.tenant_id == tx.tenant_id, _e.reverses_id.in_(list(entry_ids)))
+        .group_by(_e.reverses_id)
+    )
+    return {row.reverses_id: int(row.points) for row in await tx.execute(wanted)}
+
+
+async def hold_row(tx: Tx, hold_id: UUID) -> Row[Any]:
+    """A hold of the caller's businesses. Raises HoldNotFound."""
+    wanted = (
+        select(holds, _a.customer_id, _a.program_id)
+        .join(accounts, and_(_a.tenant_id == _h.tenant_id, _a.account_id == _h.account_id))
+        .where(_h.tenant_id == tx.tenant_id, _h.hold_id == hold_id)
+    )
+    found = (await tx.execute(wanted)).first()
+    if found is None or not tx.caller.sees(found.business_id):
+        raise HoldNotFound
+    return found
+
+
+async def context(
+    tx: Tx, program: Program, customer_id: UUID, of_program: Sequence[Rule], at: datetime
+) -> Context:
+    """What is true of a member to whom an order of that instant would be judged. Raises MembershipNotFound."""
+    found = await member(tx, program.business_id, customer_id)
+    mine = await account_id(tx, program.program_id, customer_id)
+    day = at.astimezone(program.zone).date()
+    given = await given_before(tx, [mine], of_program, day, day) if mine else []
+    ladder = await tiers.ladder(tx, program.program_id)
+    standing = (await tiers.standings_of(tx, [mine])).get(mine) if mine else None
+    tier = ladder.tier(standing.tier) if standing else ladder.tiers[0]
+    return Context(
+        tier=tier.name,
+        tier_percent=tier.earning_percent,
+        number=1 + (await orders_before(tx, [mine])).get(mine, 0) if mine else 1,
+        given_day={str(row.rule_id): int(row.points) for row in given if row.local_day == day},
+        given_month=_by_rule(given, day),
+        refused=refusal(found, program),
+    )
+
+
+def refusal(membership: Row[Any], program: Program) -> str:
+    """Why a member earns nothing in a program, in UPPER_SNAKE; "" if nothing stands in the way."""
+    if not membership.present:
+        return "NO_MEMBER"
+    if membership.deleted:
+        return "MEMBER_DELETED"
+    if membership.blocked:
+        return "MEMBER_BLOCKED"
+    if membership.guest and program.settings.guests_excluded:
+        return "GUEST"
+    return "" if program.active else "PROGRAM_INACTIVE"
+
+
+async def orders_before(tx: Tx, account_ids: Sequence[UUID]) -> dict[UUID, int]:
+    """How many orders of each account were judged."""
+    wanted = (
+        select(_j.account_id, func.count().label("orders"))
+        .where(_j.tenant_id == tx.tenant_id, _j.account_id.in_(account_ids))
+        .group_by(_j.account_id)
+    )
+    return {row.account_id: int(row.orders) for row in await tx.execute(wanted)}
+
+
+async def given_before(
+    tx: Tx, account_ids: Sequence[UUID], of_program: Sequence[Rule], first: date, last: date
+) -> list[Row[Any]]:
+    """What rules that are capped by day or month gave in the months of these days.
+
+    Rows (account_id, rule_id, local_day, points).
+    """
+    capped = [rule.rule_id for rule in of_program if rule.capped_by_time]
+    if not capped:
+        return []
+    wanted = (
+        select(_w.account_id, _w.rule_id, _w.local_day, func.sum(_w.points).label("points"))
+        .where(
+            _w.tenant_id == tx.tenant_id,
+            _w.account_id.in_(account_ids),
+            _w.rule_id.in_(capped),
+            _w.local_day >= first.replace(day=1),
+            _w.local_day < date(last.year + last.month // 12, last.month % 12 + 1, 1),
+        )
+        .group_by(_w.account_id, _w.rule_id, _w.local_day)
+    )
+    return list((await tx.execute(wanted)).all())
+
+
+def _by_rule(given: Iterable[Row[Any]], day: date) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for row in given:
+        if (row.local_day.year, row.local_day.month) == (day.year, day.month):
+            found[str(row.rule_id)] = found.get(str(row.rule_id), 0) + int(row.points)
+    return found
+
+
+def account_of(row: Row[Any]) -> Account:
+    """An account's row, as the rules know it."""
+    return Account(**{name: row._mapping[name] for name in Account.__slots__})
+
+
+def lot_of(row: Row[Any]) -> Lot:
+    """A lot's row, as the rules know it."""
+    return Lot(**{name: row._mapping[name] for name in Lot.__slots__})
+
+
+def hold_of(row: Row[Any]) -> Hold:
+    """A hold's row, as the rules know it; its lots are still to come."""
+    return Hold(lots={}, **{name: row._mapping[name] for name in Hold.__slots__ if name != "lots"})
+
+
+async def owners(tx: Tx, account_ids: Iterable[UUID]) -> list[Row[Any]]:
+    """Whose accounts these are: rows (account_id, program_id, customer_id)."""
+    wanted = select(_a.account_id, _a.program_id, _a.customer_id).where(
+        _a.tenant_id == tx.tenant_id, _a.account_id.in_(list(account_ids))
+    )
+    return list((await tx.execute(wanted)).all())

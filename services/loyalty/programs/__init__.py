@@ -1,0 +1,1 @@
+"""Programs: what a business promises, and the rules by which points are given."""

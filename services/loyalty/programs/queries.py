@@ -1,0 +1,169 @@
+"""Reads about businesses, programs and their rules; the one place that says which of them a request means."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Row, Select, and_, func, or_, select
+
+from libs.db import Tx
+from libs.problems import InvalidArgument
+from services.loyalty.problems import ProgramNotFound, RuleNotFound
+from services.loyalty.programs import rules
+from services.loyalty.programs.rules import Rule, Settings
+from services.loyalty.programs.tables import earning_rules, programs
+from services.loyalty.tables import businesses
+
+_b, _p, _r = businesses.c, programs.c, earning_rules.c
+_PROGRAM: Select[Any] = select(programs, _b.currency, _b.time_zone, _b.archived).join(
+    businesses, and_(_b.tenant_id == _p.tenant_id, _b.business_id == _p.business_id)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program with what it works by."""
+
+    program_id: UUID
+    business_id: UUID
+    is_default: bool
+    active: bool
+    currency: str
+    zone: ZoneInfo
+    settings: Settings
+
+
+async def named(tx: Tx, requested: str) -> UUID:
+    """The business that a request means: the one it names, else the caller's only one.
+
+    Raises ProgramNotFound for one that is not the caller's, InvalidArgument if there is not exactly one.
+    """
+    if requested:
+        business_id = UUID(requested)
+        if not tx.caller.sees(business_id):
+            raise ProgramNotFound
+        return business_id
+    if tx.caller.businesses is not None:
+        found: Sequence[UUID] = list(tx.caller.businesses)
+    else:
+        wanted = select(_b.business_id).where(_b.tenant_id == tx.tenant_id, ~_b.archived).limit(2)
+        found = (await tx.execute(wanted)).scalars().all()
+    if len(found) != 1:
+        raise InvalidArgument.of(
+            "business_id", "name the business: the caller has several or none", "REQUIRED"
+        )
+    return found[0]
+
+
+async def row(tx: Tx, program_id: UUID, *, lock: bool = False) -> Row[Any]:
+    """A program of the caller's businesses. Raises ProgramNotFound."""
+    wanted = _PROGRAM.where(_p.tenant_id == tx.tenant_id, _p.program_id == program_id)
+    found = (await tx.execute(wanted.with_for_update(of=programs) if lock else wanted)).first()
+    if found is None or not tx.caller.sees(found.business_id):
+        raise ProgramNotFound
+    return found
+
+
+async def meant(tx: Tx, business_id: str, program_id: str) -> Program:
+    """The program that a request means: the one it names, else the default one of the business that it means.
+
+    Raises ProgramNotFound, InvalidArgument.
+    """
+    if program_id:
+        found = await row(tx, UUID(program_id))
+        if business_id and found.business_id != UUID(business_id):
+            raise ProgramNotFound
+        return program_of(found)
+    here = await named(tx, business_id)
+    wanted = _PROGRAM.where(_p.tenant_id == tx.tenant_id, _p.business_id == here, _p.is_default)
+    default = (await tx.execute(wanted)).first()
+    if default is None:
+        raise ProgramNotFound
+    return program_of(default)
+
+
+async def of_business(tx: Tx, business_id: UUID) -> list[Row[Any]]:
+    """The programs of a business, the default one first, then newest first."""
+    wanted = _PROGRAM.where(_p.tenant_id == tx.tenant_id, _p.business_id == business_id)
+    return list((await tx.execute(wanted.order_by(_p.is_default.desc(), _p.program_id.desc()))).all())
+
+
+async def all_of_tenant(tx: Tx) -> list[Program]:
+    """All programs of the tenant."""
+    rows = await tx.execute(_PROGRAM.where(_p.tenant_id == tx.tenant_id).order_by(_p.program_id))
+    return [program_of(row) for row in rows]
+
+
+async def count(tx: Tx, business_id: UUID) -> int:
+    """How many programs a business has."""
+    wanted = select(func.count()).where(_p.tenant_id == tx.tenant_id, _p.business_id == business_id)
+    return int(await tx.scalar(wanted))
+
+
+async def business(tx: Tx, business_id: UUID, *, lock: bool = False) -> Row[Any] | None:
+    """What was heard of a business, or None."""
+    wanted = select(businesses).where(_b.tenant_id == tx.tenant_id, _b.business_id == business_id)
+    return (await tx.execute(wanted.with_for_update() if lock else wanted)).first()
+
+
+async def rule_row(tx: Tx, rule_id: UUID, *, lock: bool = False) -> Row[Any]:
+    """The version of a rule that holds; `lock`: its program's rules change one after another. Raises RuleNotFound."""
+    wanted = select(earning_rules).where(
+        _r.tenant_id == tx.tenant_id, _r.rule_id == rule_id, _r.holds_until.is_(None)
+    )
+    found = (await tx.execute(wanted)).first()
+    if found is None or not tx.caller.sees(found.business_id):
+        raise RuleNotFound
+    if lock:
+        await row(tx, found.program_id, lock=True)
+        return await rule_row(tx, rule_id)
+    return found
+
+
+async def rule_rows(tx: Tx, program_id: UUID, since: datetime | None = None) -> list[Row[Any]]:
+    """The versions of a program's rules that hold now, or held at any time since an instant."""
+    wanted = select(earning_rules).where(_r.tenant_id == tx.tenant_id, _r.program_id == program_id)
+    if since is None:
+        wanted = wanted.where(_r.holds_until.is_(None))
+    else:
+        wanted = wanted.where(or_(_r.holds_until.is_(None), _r.holds_until > since))
+    return list((await tx.execute(wanted)).all())
+
+
+class RuleBook:
+    """The rules of a program, now and as they were."""
+
+    def __init__(self, rows: Sequence[Row[Any]]) -> None:
+        self._versions = [
+            (row.holds_from, row.holds_until, rules.rule_of(row.rule_id, row.definition)) for row in rows
+        ]
+        self.now = [rule for _, until, rule in self._versions if until is None]
+
+    def at(self, instant: datetime) -> list[Rule]:
+        """Those that held at an instant."""
+        return [
+            rule
+            for since, until, rule in self._versions
+            if since <= instant and (until is None or instant < until)
+        ]
+
+
+async def rule_book(tx: Tx, program_id: UUID, since: datetime | None = None) -> RuleBook:
+    """The rules of a program that hold now, and those that held at any time since an instant."""
+    return RuleBook(await rule_rows(tx, program_id, since))
+
+
+def program_of(found: Row[Any]) -> Program:
+    """A program's row, as it works."""
+    return Program(
+        program_id=found.program_id,
+        business_id=found.business_id,
+        is_default=found.is_default,
+        active=found.active and not found.archived,
+        currency=found.currency,
+        zone=ZoneInfo(found.time_zone),
+        settings=rules.settings_of(found.settings),
+    )

@@ -1,0 +1,242 @@
+"""Reads about tiers: ladders, standings, what counts of members, and what other tiers would change."""
+
+from collections.abc import Sequence
+from datetime import date, datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Date, DateTime, Row, Select, Uuid, and_, bindparam, select, text
+
+from libs.crypto import Column
+from libs.crypto.tables import subject_keys
+from libs.db import Tx
+from services.loyalty.ledger.tables import accounts
+from services.loyalty.programs.queries import Program
+from services.loyalty.programs.rules import beginning
+from services.loyalty.tiers import rules
+from services.loyalty.tiers.rules import Facts, Ladder, Standing
+from services.loyalty.tiers.tables import standings, tier_changes, tier_configurations
+
+SEALED = Column("tier_changes", "sealed")
+_c, _s, _h, _a, _k = tier_configurations.c, standings.c, tier_changes.c, accounts.c, subject_keys.c
+
+# Account after account, by key: `lateral` and `limit` leave the planner no other order on tables that were never
+# analysed. What counts of accounts since `start`, and between `last_start` and `start`; null: since ever, and nothing.
+_FACTS = text("""
+    select a.account_id, bought.*, given.*
+    from unnest(:accounts) as wanted (account_id)
+    cross join lateral (
+        select a.* from accounts a where a.tenant_id = :tenant and a.account_id = wanted.account_id limit 1
+    ) a
+    cross join lateral (
+        select coalesce(sum(o.total_minor - o.refunded_minor)
+                        filter (where :start is null or o.local_day >= :start), 0) as spending_now,
+               count(distinct o.local_day) filter (where :start is null or o.local_day >= :start) as visits_now,
+               coalesce(sum(o.total_minor - o.refunded_minor) filter (where o.local_day < :start), 0)
+                   as spending_before,
+               count(distinct o.local_day) filter (where o.local_day < :start) as visits_before
+        from orders o
+        where o.tenant_id = :tenant and o.business_id = a.business_id and o.customer_id = a.customer_id
+          and not o.cancelled and (:last_start is null or o.local_day >= :last_start)
+    ) bought
+    cross join lateral (
+        select coalesce(sum(e.points) filter (where :begin is null or e.effective_at >= :begin), 0) as points_now,
+               coalesce(sum(e.points) filter (where e.effective_at < :begin), 0) as points_before
+        from entries e
+        where e.tenant_id = :tenant and e.account_id = a.account_id
+          and (e.kind = 1 or (e.kind = 5 and e.reverses_id is null))
+          and (:last_begin is null or e.effective_at >= :last_begin)
+    ) given
+""").bindparams(
+    bindparam("accounts", type_=ARRAY(Uuid)),
+    bindparam("start", type_=Date),
+    bindparam("last_start", type_=Date),
+    bindparam("begin", type_=DateTime(timezone=True)),
+    bindparam("last_begin", type_=DateTime(timezone=True)),
+)
+
+# All members of a program by the tier that they have and what counts of them; one pass over orders and entries.
+_PREVIEW = text("""
+    with bought as (
+        select o.customer_id,
+               sum(o.total_minor - o.refunded_minor) filter (where :start is null or o.local_day >= :start)
+                   as spending_now,
+               count(distinct o.local_day) filter (where :visits and (:start is null or o.local_day >= :start))
+                   as visits_now,
+               sum(o.total_minor - o.refunded_minor) filter (where o.local_day < :start) as spending_before,
+               count(distinct o.local_day) filter (where :visits and o.local_day < :start) as visits_before
+        from orders o
+        where o.tenant_id = :tenant and o.business_id = :business
+          and not o.cancelled and (:last_start is null or o.local_day >= :last_start)
+        group by 1
+    ), given as (
+        select e.account_id,
+               sum(e.points) filter (where :begin is null or e.effective_at >= :begin) as points_now,
+               sum(e.points) filter (where e.effective_at < :begin) as points_before
+        from entries e
+        where :points and e.tenant_id = :tenant and e.business_id = :business
+          and (e.kind = 1 or (e.kind = 5 and e.reverses_id is null))
+          and (:last_begin is null or e.effective_at >= :last_begin)
+        group by 1
+    ), judged as (
+        select a.customer_id, coalesce(s.tier, '') as tier, s.overridden and (s.override_until is null
+                   or s.override_until > :now) as overridden,
+               coalesce(b.spending_now, 0) as s0, coalesce(b.visits_now, 0) as v0, coalesce(g.points_now, 0) as p0,
+               coalesce(b.spending_before, 0) as s1, coalesce(b.visits_before, 0) as v1,
+               coalesce(g.points_before, 0) as p1
+        from accounts a
+        left join standings s on s.tenant_id = a.tenant_id and s.account_id = a.account_id
+        left join bought b on b.customer_id = a.customer_id
+        left join given g on g.account_id = a.account_id
+        where a.tenant_id = :tenant and a.program_id = :program
+    ), ranked as (
+        select j.customer_id, j.tier, case when j.overridden then -1 else coalesce((
+            select max(t.rank) from unnest(:spending, :visit, :point) with ordinality as t (s, v, p, rank)
+            where case when :all
+                then (t.s = 0 or j.s0 >= t.s) and (t.v = 0 or j.v0 >= t.v) and (t.p = 0 or j.p0 >= t.p)
+                  or (t.s = 0 or j.s1 >= t.s) and (t.v = 0 or j.v1 >= t.v) and (t.p = 0 or j.p1 >= t.p)
+                else (t.s > 0 and greatest(j.s0, j.s1) >= t.s) or (t.v > 0 and greatest(j.v0, j.v1) >= t.v)
+                  or (t.p > 0 and greatest(j.p0, j.p1) >= t.p) end
+        ), 0) end as rank
+        from judged j
+    )
+    select tier, rank, count(*) as members, (array_agg(customer_id))[1:10] as sample
+    from ranked group by 1, 2
+""").bindparams(
+    bindparam("start", type_=Date),
+    bindparam("last_start", type_=Date),
+    bindparam("begin", type_=DateTime(timezone=True)),
+    bindparam("last_begin", type_=DateTime(timezone=True)),
+)
+
+
+# Masses are hashed, whatever the planner thinks of tables that were never analysed.
+_IN_MASS = text("select set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)")
+
+
+async def configuration(tx: Tx, program_id: UUID) -> Row[Any]:
+    """The tiers of a program that hold. A program has some from the start."""
+    wanted = (
+        select(tier_configurations)
+        .where(_c.tenant_id == tx.tenant_id, _c.program_id == program_id)
+        .order_by(_c.version.desc())
+        .limit(1)
+    )
+    return (await tx.execute(wanted)).one()
+
+
+async def ladder(tx: Tx, program_id: UUID) -> Ladder:
+    """The same, as the rules know it."""
+    return rules.ladder_of((await configuration(tx, program_id)).definition)
+
+
+async def configurations(tx: Tx, program_id: UUID, size: int, before: int | None) -> list[Row[Any]]:
+    """Up to `size` versions of a program's tiers, newest first, those before a version."""
+    wanted = select(tier_configurations).where(_c.tenant_id == tx.tenant_id, _c.program_id == program_id)
+    if before is not None:
+        wanted = wanted.where(_c.version < before)
+    return list((await tx.execute(wanted.order_by(_c.version.desc()).limit(size))).all())
+
+
+def _windows(program: Program, of: Ladder, now: datetime) -> dict[str, date | datetime | None]:
+    found = rules.periods(of, now.astimezone(program.zone).date())
+    last = found.last_start if found.last_start is not None else found.start
+    return {
+        "start": found.start,
+        "last_start": last,
+        "begin": beginning(found.start, program.zone) if found.start else None,
+        "last_begin": beginning(last, program.zone) if last else None,
+    }
+
+
+async def facts(
+    tx: Tx, program: Program, of: Ladder, account_ids: Sequence[UUID], now: datetime
+) -> dict[UUID, tuple[Facts, Facts]]:
+    """What counts of accounts of one program in the period so far, and in the one before."""
+    where = {"tenant": tx.tenant_id, "accounts": list(account_ids), **_windows(program, of, now)}
+    return {
+        row.account_id: (
+            Facts(int(row.spending_now), int(row.visits_now), int(row.points_now)),
+            Facts(int(row.spending_before), int(row.visits_before), int(row.points_before)),
+        )
+        for row in await tx.execute(_FACTS, where)
+    }
+
+
+async def preview(tx: Tx, program: Program, of: Ladder) -> list[Row[Any]]:
+    """All accounts of a program: rows (tier, rank, members, sample); rank -1: an override keeps them."""
+    above = of.tiers[1:]
+    where: dict[str, Any] = {
+        "tenant": tx.tenant_id,
+        "business": program.business_id,
+        "program": program.program_id,
+        "now": tx.now,
+        "all": of.match_all,
+        "visits": any(tier.visits for tier in above),
+        "points": any(tier.points for tier in above),
+        "spending": [tier.spending_minor for tier in above],
+        "visit": [tier.visits for tier in above],
+        "point": [tier.points for tier in above],
+        **_windows(program, of, tx.now),
+    }
+    await tx.execute(_IN_MASS)
+    return list((await tx.execute(_PREVIEW, where)).all())
+
+
+async def standings_of(tx: Tx, account_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """Where accounts stand; those that never rose are left out."""
+    wanted = select(standings).where(_s.tenant_id == tx.tenant_id, _s.account_id.in_(account_ids))
+    return {
+        row.account_id: Standing(
+            tier=row.tier,
+            since=row.since,
+            grace_until=row.grace_until,
+            review_at=row.review_at,
+            overridden=row.overridden,
+            override_until=row.override_until,
+            version=row.version,
+        )
+        for row in await tx.execute(wanted)
+    }
+
+
+async def due(tx: Tx, limit: int) -> list[Row[Any]]:
+    """Accounts whose tier is to be judged, or whose override has ended: rows (account_id, program_id)."""
+    now = tx.now
+    wanted = (
+        select(_s.account_id, _s.program_id)
+        .where(_s.tenant_id == tx.tenant_id, (_s.review_at <= now) | (_s.override_until <= now))
+        .order_by(_s.account_id)
+        .limit(limit)
+    )
+    return list((await tx.execute(wanted)).all())
+
+
+async def accounts_after(tx: Tx, program_id: UUID, after: UUID | None, limit: int) -> list[UUID]:
+    """Up to `limit` accounts of a program, in the order of their ids, those after one."""
+    wanted = select(_a.account_id).where(_a.tenant_id == tx.tenant_id, _a.program_id == program_id)
+    if after is not None:
+        wanted = wanted.where(_a.account_id > after)
+    return list((await tx.execute(wanted.order_by(_a.account_id).limit(limit))).scalars())
+
+
+_CHANGE: Select[Any] = (
+    select(tier_changes, _a.customer_id, _k.epoch, _k.wrapped)
+    .join(accounts, and_(_a.tenant_id == _h.tenant_id, _a.account_id == _h.account_id))
+    .outerjoin(subject_keys, and_(_k.tenant_id == _h.tenant_id, _k.key_id == _h.key_id))
+)
+
+
+async def changes(tx: Tx, account_id: UUID, size: int, before: UUID | None) -> list[Row[Any]]:
+    """Up to `size` changes of an account's tier, newest first, those before one."""
+    wanted = _CHANGE.where(_h.tenant_id == tx.tenant_id, _h.account_id == account_id)
+    if before is not None:
+        wanted = wanted.where(_h.change_id < before)
+    return list((await tx.execute(wanted.order_by(_h.change_id.desc()).limit(size))).all())
+
+
+def last_day(program: Program, of: Ladder, now: datetime) -> date | None:
+    """The last day of the period that counts now; None if it has no end."""
+    today = now.astimezone(program.zone).date()
+    found = rules.periods(of, today)
+    return found.end

@@ -1,0 +1,158 @@
+"""RPCs about tiers."""
+
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Row
+
+from libs import caller as callers
+from libs import idempotency, jobs, jobs_service
+from libs.audit import Reading
+from libs.crypto import TenantKeys
+from libs.db import Tx
+from libs.ids import new_id
+from libs.instants import instant
+from libs.problems import InvalidArgument
+from libs.rpc import Context
+from libs.run.service import Runtime
+from regulars.loyalty.v1 import tiers_pb2 as pb
+from regulars.loyalty.v1.tiers_pb2_grpc import TiersServiceServicer
+from regulars.type.v1 import job_pb2
+from services.loyalty.ledger import queries as ledger
+from services.loyalty.programs import queries as programs
+from services.loyalty.programs.queries import Program
+from services.loyalty.tiers import actions, queries, rules, wire
+from services.loyalty.tiers.jobs import RECALCULATE
+
+DEFAULT_PAGE = 50
+
+
+class TiersService(TiersServiceServicer):
+    """See tiers.proto."""
+
+    def __init__(self, rt: Runtime) -> None:
+        self.rt = rt
+
+    async def GetTierConfiguration(
+        self, request: pb.GetTierConfigurationRequest, context: Context
+    ) -> pb.TierConfiguration:
+        async with self.rt.db.read() as tx:
+            program = await programs.meant(tx, request.business_id, request.program_id)
+            row = await queries.configuration(tx, program.program_id)
+        return wire.configuration(row)
+
+    async def UpdateTierConfiguration(
+        self, request: pb.UpdateTierConfigurationRequest, context: Context
+    ) -> pb.TierConfiguration:
+        definition, job_id = wire.definition(request.configuration), None
+        async with self.rt.db.tx() as tx:
+            program = await programs.meant(tx, request.business_id, request.program_id)
+            if await actions.configure(tx, program, definition, request.reason, request.etag):
+                job_id = await self._recalculate(tx, program, new_id())
+            row = await queries.configuration(tx, program.program_id)
+        return wire.configuration(row, job_id)
+
+    async def PreviewTierConfiguration(
+        self, request: pb.PreviewTierConfigurationRequest, context: Context
+    ) -> pb.PreviewTierConfigurationResponse:
+        then = rules.ladder_of(wire.definition(request.configuration))
+        async with self.rt.db.read() as tx:
+            program = await programs.meant(tx, request.business_id, request.program_id)
+            now = await queries.ladder(tx, program.program_id)
+            rows = await queries.preview(tx, program, then)
+        return wire.moves(rows, now, then)
+
+    async def RecalculateTiers(self, request: pb.RecalculateTiersRequest, context: Context) -> job_pb2.Job:
+        job_id = new_id()
+        async with self.rt.db.tx() as tx:
+            program = await programs.meant(tx, request.business_id, request.program_id)
+            done = await idempotency.claim(tx, request, job_id)
+            if not done:
+                await self._recalculate(tx, program, job_id)
+            row = await jobs.get(tx, done or job_id)
+        return jobs_service.message(row)
+
+    async def ListTierAudits(
+        self, request: pb.ListTierAuditsRequest, context: Context
+    ) -> pb.ListTierAuditsResponse:
+        size = request.page_size or DEFAULT_PAGE
+        after = self.rt.pages.after(request)
+        async with self.rt.db.read() as tx:
+            program = await programs.meant(tx, request.business_id, request.program_id)
+            rows = await queries.configurations(tx, program.program_id, size + 1, after[0] if after else None)
+        before = [*rows[1:], None]
+        audits = [wire.audit(row, old) for row, old in zip(rows, before, strict=True)][:size]
+        token = self.rt.pages.next(request, [rows[size - 1].version]) if len(rows) > size else ""
+        return pb.ListTierAuditsResponse(audits=audits, next_page_token=token)
+
+    async def SetTierOverride(self, request: pb.SetTierOverrideRequest, context: Context) -> pb.TierStanding:
+        customer_id, reason = UUID(request.customer_id), request.reason.strip()
+        if not reason:
+            raise InvalidArgument.of("reason", "must not be blank", "REQUIRED")
+        async with self.rt.db.tx() as tx:
+            until = instant(request.until) if request.HasField("until") else None
+            if until is not None and until <= tx.now:
+                raise InvalidArgument.of("until", "must be in the future", "OUT_OF_RANGE")
+            program = await programs.meant(tx, request.business_id, request.program_id)
+            await actions.set_override(tx, self._keys(), program, customer_id, request.tier, reason, until)
+            return await standing(tx, program, customer_id)
+
+    async def ClearTierOverride(
+        self, request: pb.ClearTierOverrideRequest, context: Context
+    ) -> pb.TierStanding:
+        customer_id = UUID(request.customer_id)
+        async with self.rt.db.tx() as tx:
+            program = await programs.meant(tx, request.business_id, request.program_id)
+            await actions.clear_override(tx, program, customer_id)
+            return await standing(tx, program, customer_id)
+
+    async def ListTierHistory(
+        self, request: pb.ListTierHistoryRequest, context: Context
+    ) -> pb.ListTierHistoryResponse:
+        size, customer_id = request.page_size or DEFAULT_PAGE, UUID(request.customer_id)
+        after = self.rt.pages.after(request)
+        with self.rt.audit.reading("user.content") as reading:
+            async with self.rt.db.read() as tx:
+                program = await programs.meant(tx, request.business_id, request.program_id)
+                await ledger.member(tx, program.business_id, customer_id)
+                account = await ledger.account_id(tx, program.program_id, customer_id)
+                before = UUID(after[0]) if after else None
+                rows = await queries.changes(tx, account, size + 1, before) if account else []
+            found = [wire.change(row, self._told(reading, row)) for row in rows[:size]]
+        token = self.rt.pages.next(request, [str(rows[size - 1].change_id)]) if len(rows) > size else ""
+        return pb.ListTierHistoryResponse(changes=found, next_page_token=token)
+
+    @staticmethod
+    async def _recalculate(tx: Tx, program: Program, job_id: UUID) -> UUID:
+        return await jobs.enqueue(
+            tx,
+            RECALCULATE,
+            {"program_id": str(program.program_id)},
+            job_id=job_id,
+            business_id=program.business_id,
+        )
+
+    def _told(self, reading: Reading, row: Row[Any]) -> dict[str, str]:
+        if row.sealed is None or row.wrapped is None:
+            return {}
+        keys = self._keys()
+        key = keys.unwrap(row.key_id, row.epoch, row.wrapped)
+        opened: dict[str, str] = orjson.loads(
+            keys.open(reading, row.customer_id, key, queries.SEALED, row.change_id, row.sealed)
+        )
+        return opened
+
+    def _keys(self) -> TenantKeys:
+        return self.rt.keys.for_tenant(callers.current().tenant())
+
+
+async def standing(tx: Tx, program: Program, customer_id: UUID) -> pb.TierStanding:
+    """Where a member stands, and what counts of them so far."""
+    of = await queries.ladder(tx, program.program_id)
+    account = await ledger.account_id(tx, program.program_id, customer_id)
+    found, facts = None, rules.Facts()
+    if account is not None:
+        found = (await queries.standings_of(tx, [account])).get(account)
+        facts, _ = (await queries.facts(tx, program, of, [account], tx.now))[account]
+    return wire.standing(program, of, customer_id, found, facts, queries.last_day(program, of, tx.now))
