@@ -19,7 +19,7 @@ from libs.problems import EtagMismatch
 from libs.sealed_files import FileGone, Files, Kept
 from regulars.customers.v1 import events_pb2 as events
 from services.customers.imports import rules
-from services.customers.imports.queries import SEALED, Import, Plan
+from services.customers.imports.queries import SEALED, Import, Plan, wrote
 from services.customers.imports.rules import AT_WORK, BEFORE_START, STOPPED, State
 from services.customers.imports.tables import COUNTS, import_errors, import_mappings, imports
 from services.customers.problems import ImportDone, ImportStarted, NothingToUndo, UndoTooLate
@@ -153,7 +153,8 @@ async def start_import(tx: Tx, keys: TenantKeys, files: Files, mine: Import, *, 
     if mine.state in (State.QUEUED, State.RUNNING):
         return
     anew = mine.state in BEFORE_START or _was_dry(mine)
-    if not anew and (mine.state not in STOPPED or dry_run):
+    half_undone = row.state == State.UNDOING
+    if not anew and (mine.state not in STOPPED or dry_run or half_undone):
         raise ImportDone
     file = await files.get(tx, row.file_id)
     if file.destroyed_at is not None or file.expires_at <= tx.now:
@@ -207,7 +208,7 @@ async def fail_import(tx: Tx, import_id: UUID, reason: str) -> None:
     """Gives an import up. Emits ImportFailed, unless it was a dry run."""
     found = await tx.execute(imports.select().where(*_at(tx, import_id)).with_for_update())
     row = found.one()
-    if row.state != State.RUNNING:
+    if row.state not in (State.QUEUED, State.RUNNING):
         return
     await _stop(tx, row, State.FAILED)
     if not row.dry_run:
@@ -228,10 +229,11 @@ async def undo_import(tx: Tx, mine: Import) -> None:
     row = mine.row
     if mine.state is State.UNDOING:
         return
-    again = State(row.state) is State.UNDOING  # its job was given up
-    if not again and (row.undo_until is None or mine.state not in (State.COMPLETED, *STOPPED)):
+    again = row.state == State.UNDOING  # its job was given up, or stopped
+    until = mine.undo_until
+    if not again and (until is None or mine.state not in (State.COMPLETED, *STOPPED)):
         raise NothingToUndo
-    if row.undo_until is not None and row.undo_until <= tx.now:
+    if until is not None and until <= tx.now:
         raise UndoTooLate
     job_id = await jobs.enqueue(
         tx,
@@ -247,6 +249,7 @@ async def undo_import(tx: Tx, mine: Import) -> None:
             state=int(State.UNDOING),
             job_id=job_id,
             finished_at=None,
+            undo_until=until,
             updated_at=tx.now,
             version=row.version + 1,
         )
@@ -263,11 +266,6 @@ def counts_of(row: Row[Any]) -> events.ImportCounts:
         orders_updated=row.orders_updated,
         rows_refused=row.rows_refused,
     )
-
-
-def wrote(row: Row[Any]) -> bool:
-    """True if an import changed anything."""
-    return any(getattr(row, name) for name in COUNTS if name.endswith(("created", "updated")))
 
 
 async def _stop(tx: Tx, row: Row[Any], state: State) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from libs import caller as callers
 from libs import config
-from libs.jobs import Job, JobCancelled, LeaseLost
+from libs.jobs import INTERNAL, Job, JobCancelled, LeaseLost
 from libs.problems import Code, Problem, Unavailable
 from libs.run.service import Runtime
 from services.customers.imports import actions
@@ -48,6 +48,7 @@ async def _run(rt: Runtime, job: Job, *, undo: bool) -> None:
             now = await _progress(rt, job)
             deaths, at = (1, now) if now > at else (deaths + 1, at)
             if deaths >= DEATHS:
+                await _last(rt, job, undo=undo)
                 raise
             log.warning("An import's process died; another goes on", extra={"job": str(job.id)})
             continue
@@ -65,6 +66,13 @@ async def _run(rt: Runtime, job: Job, *, undo: bool) -> None:
                     async with rt.db.tx() as tx:
                         await actions.fail_import(tx, UUID(job.input["import"]), end["reason"])
                 raise _problem(end["reason"], end["message"])
+
+
+async def _last(rt: Runtime, job: Job, *, undo: bool) -> None:
+    """Gives an import up if its job, which is about to fail, is not tried again."""
+    if job.attempts >= actions.MOST_TRIES and not undo:
+        async with rt.db.tx() as tx:
+            await actions.fail_import(tx, UUID(job.input["import"]), INTERNAL)
 
 
 async def _progress(rt: Runtime, job: Job) -> int:
