@@ -103,7 +103,7 @@ async def _in_child(rt: Runtime, job: Job, *, undo: bool) -> dict[str, str]:
             child.stdin.write(task.pack())
             await child.stdin.drain()
             said = await child.stdout.read()
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, RuntimeError):  # uvloop: the pipe is closed already
             said = b""
         await child.wait()
     finally:

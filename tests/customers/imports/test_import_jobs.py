@@ -1,20 +1,26 @@
 """Imports and the jobs that do them: stopped, failed and started from elsewhere."""
 
 import io
+import sys
 from typing import Any
 from uuid import UUID
 
+import grpc
 import openpyxl
+import pytest
 from sqlalchemy import update
 
 from libs import clock
 from libs.caller import Caller, acting_as
+from libs.ids import new_id
+from libs.jobs import Job
 from libs.plumbing import jobs as jobs_table
 from regulars.customers.v1 import businesses_pb2
 from regulars.customers.v1 import imports_pb2 as pb
 from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceStub
 from regulars.customers.v1.jobs_pb2_grpc import JobsServiceStub
 from regulars.type.v1 import job_pb2
+from services.customers.imports.jobs import ChildDied, _in_child
 from services.customers.imports.tables import imports as imports_table
 from tests.customers.imports.shop import csv_of, imports, over, people, start, upload
 from tests.customers.shop import Shop, refused
@@ -146,3 +152,32 @@ async def test_a_template_has_the_attributes_of_the_business(shop: Shop) -> None
     customers = imports(shop).GetImportTemplate(pb.GetImportTemplateRequest(business_id=shop.id))
     header = b"".join([part.data async for part in customers]).decode("utf-8-sig").splitlines()[0]
     assert "roast" in header.lower()
+
+
+async def test_a_template_is_csv_or_xlsx(shop: Shop) -> None:
+    request = pb.GetImportTemplateRequest(format=pb.IMPORT_FILE_FORMAT_JSONL)
+    with pytest.raises(grpc.aio.AioRpcError) as refusal:
+        await imports(shop).GetImportTemplate(request).read()
+    assert refusal.value.code() == grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_a_process_that_dies_before_it_is_told_what_to_do_has_died(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rt = shop.tenant.stack.runtimes["customers"]
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    known: Any = {"business_id": None, "input": {}, "checkpoint": {}, "done": 0, "total": None}
+    job = Job(
+        id=new_id(),
+        tenant_id=shop.tenant.id,
+        kind="import",
+        attempts=1,
+        created_by="test",
+        _db=rt.db,
+        _token=new_id(),
+        **known,
+    )
+    with acting_as(Caller(tenant_id=shop.tenant.id, subject="test", method="/test/Run")):
+        for _ in range(10):
+            with pytest.raises(ChildDied):
+                await _in_child(rt, job, undo=False)
