@@ -3,11 +3,12 @@
 import hmac
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, delete, insert, update
+from sqlalchemy import Row, delete, insert, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from libs import envelope, jobs
@@ -21,11 +22,13 @@ from regulars.customers.v1 import events_pb2 as events
 from services.customers.imports import rules
 from services.customers.imports.queries import SEALED, Import, Plan, wrote
 from services.customers.imports.rules import AT_WORK, BEFORE_START, STOPPED, State
-from services.customers.imports.tables import COUNTS, import_errors, import_mappings, imports
+from services.customers.imports.tables import COUNTS, import_errors, import_mappings, import_rows, imports
 from services.customers.problems import ImportDone, ImportStarted, NothingToUndo, UndoTooLate
 
 RUN, UNDO = "import", "undo_import"
 MOST_TRIES = 25
+# Nothing can be undone so long after its upload: the file is kept for 7 days, and an undo is possible for 7 more.
+LONG_OVER = timedelta(days=21)
 _i = imports.c
 
 
@@ -281,6 +284,26 @@ async def _stop(tx: Tx, row: Row[Any], state: State) -> None:
             version=row.version + 1,
         )
     )
+
+
+async def forget_rows(tx: Tx, limit: int) -> int:
+    """Deletes up to `limit` of the rows that imports wrote down for their undoing, former values with them.
+
+    Those of imports that cannot be undone any more. Gives how many.
+    """
+    over = select(_i.import_id).where(
+        _i.tenant_id == tx.tenant_id, or_(_i.undo_until <= tx.now, _i.created_at <= tx.now - LONG_OVER)
+    )
+    mine = import_rows.c
+    some = (
+        select(mine.import_id, mine.row)
+        .where(mine.tenant_id == tx.tenant_id, mine.import_id.in_(over))
+        .limit(limit)
+    )
+    done = await tx.execute(
+        delete(import_rows).where(mine.tenant_id == tx.tenant_id, tuple_(mine.import_id, mine.row).in_(some))
+    )
+    return done.rowcount
 
 
 def _was_dry(mine: Import) -> bool:

@@ -8,7 +8,7 @@ from uuid import UUID
 import grpc
 import openpyxl
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, update
 
 from libs import clock
 from libs.caller import Caller, acting_as
@@ -20,9 +20,11 @@ from regulars.customers.v1 import imports_pb2 as pb
 from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceStub
 from regulars.customers.v1.jobs_pb2_grpc import JobsServiceStub
 from regulars.type.v1 import job_pb2
+from services.customers.imports import actions
 from services.customers.imports.jobs import ChildDied, _in_child
+from services.customers.imports.tables import import_rows
 from services.customers.imports.tables import imports as imports_table
-from tests.customers.imports.shop import csv_of, imports, over, people, start, upload
+from tests.customers.imports.shop import csv_of, imports, over, people, run, start, upload
 from tests.customers.shop import Shop, refused
 
 ROWS = 8000
@@ -181,3 +183,21 @@ async def test_a_process_that_dies_before_it_is_told_what_to_do_has_died(
         for _ in range(10):
             with pytest.raises(ChildDied):
                 await _in_child(rt, job, undo=False)
+
+
+async def test_what_an_undo_needs_is_forgotten_once_it_cannot_be_undone(shop: Shop) -> None:
+    first, second = await run(shop, people(20)), await run(shop, people(10, first=100))
+    tenant = shop.tenant.id
+    rt = shop.tenant.stack.runtimes["customers"]
+    with acting_as(Caller(tenant_id=tenant, subject="test", method="/test/Forget")):
+        async with rt.db.tx() as tx:
+            assert await actions.forget_rows(tx, 100) == 0
+            mine = imports_table.c
+            await tx.execute(
+                update(imports_table)
+                .where(mine.tenant_id == tenant, mine.import_id == UUID(first.id))
+                .values(undo_until=tx.now)
+            )
+            assert [await actions.forget_rows(tx, 15) for _ in range(3)] == [15, 5, 0]
+            left = select(import_rows.c.import_id).where(import_rows.c.tenant_id == tenant).distinct()
+            assert (await tx.execute(left)).scalars().all() == [UUID(second.id)]
