@@ -292,7 +292,10 @@ async def forget_rows(tx: Tx, limit: int) -> int:
     Those of imports that cannot be undone any more. Gives how many.
     """
     over = select(_i.import_id).where(
-        _i.tenant_id == tx.tenant_id, or_(_i.undo_until <= tx.now, _i.created_at <= tx.now - LONG_OVER)
+        _i.tenant_id == tx.tenant_id,
+        or_(
+            (_i.undo_until <= tx.now) & (_i.state != int(State.UNDOING)), _i.created_at <= tx.now - LONG_OVER
+        ),
     )
     mine = import_rows.c
     some = (
