@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import cache
 from typing import Annotated, Any
 
 import typer
@@ -125,8 +126,9 @@ def migrate(as_json: Json = False) -> None:
         say(f"{len(applied)} steps applied." if applied else "Nothing to do.")
 
 
-def main() -> None:
-    """The command `regulars`."""
+@cache
+def whole() -> typer.Typer:
+    """The command with all its groups."""
     from libs.run.commands import access, demo, events, keys
 
     app.command("demo")(demo.command(_up_detached))
@@ -134,7 +136,12 @@ def main() -> None:
     app.add_typer(access.tenants, name="tenant")
     app.add_typer(events.app, name="events")
     app.add_typer(keys.app, name="keys")
-    app(prog_name="regulars")
+    return app
+
+
+def main() -> None:
+    """The command `regulars`."""
+    whole()(prog_name="regulars")
 
 
 def _silent(_line: str) -> None:

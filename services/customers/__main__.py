@@ -24,6 +24,7 @@ from services.customers.exports.jobs import JOBS as EXPORT_JOBS
 from services.customers.exports.jobs import PERIODIC as EXPORT_PERIODIC
 from services.customers.exports.service import ExportsService
 from services.customers.imports.jobs import JOBS as IMPORTS
+from services.customers.imports.jobs import PERIODIC as IMPORT_PERIODIC
 from services.customers.imports.service import ImportsService
 from services.customers.me.service import MeService
 from services.customers.notes.service import NotesService
@@ -57,7 +58,7 @@ SERVICE = Service(
     ],
     consumers=HANDLERS,
     jobs={**JOBS, **IMPORTS, **EXPORT_JOBS},
-    periodic=[*PERIODIC, *EXPORT_PERIODIC],
+    periodic=[*PERIODIC, *EXPORT_PERIODIC, *IMPORT_PERIODIC],
     problems=PROBLEMS,
     ingested=INGESTED,
 )

@@ -18,6 +18,7 @@ from services.customers.orders import metrics
 from tests.chaos.checker import SERVICES
 from tests.chaos.purchases import CANCELLED, Purchases, Story, total
 from tests.flows.looking import letters, rows
+from tests.platform import Stack
 
 ORDERS = "customers.order."
 
@@ -125,15 +126,15 @@ async def _counted(work: Purchases, held: Mapping[str, pb.Order]) -> list[str]:
 
 async def _recount(work: Purchases) -> list[str]:
     """The product's own recount finds nothing."""
-    async with _database(work) as database:
+    async with database_of(work.stack) as database:
         with acting_as(Caller(tenant_id=work.tenant.id, subject="checker")):
             async with database.read() as tx:
                 return [str(tuple(row)) for row in await metrics.differences(tx, UUID(work.business_id))]
 
 
 @asynccontextmanager
-async def _database(work: Purchases) -> AsyncIterator[Database]:
-    stack = work.stack
+async def database_of(stack: Stack) -> AsyncIterator[Database]:
+    """The customers service's own way into its database."""
     where = (stack.admin_url, stack.settings.home, stack.settings.database, "customers")
     database = Database(dsn.role_url(*where, "app"), dsn.role_url(*where, "worker"), pool_size=1)
     try:

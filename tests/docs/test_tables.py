@@ -98,7 +98,7 @@ def _exists(name: str) -> bool:
 @pytest.mark.parametrize("path", documents(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_that_are_named_exist(path: Path) -> None:
     targets = set(re.findall(r"^([a-z-]+):", document("Makefile"), re.M))
-    commands = typer.main.get_command(_whole_command()).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(cli.whole()).commands  # type: ignore[attr-defined]
     named = path.read_text()
     for target in re.findall(r"(?:`|^)make ((?:[a-z-]+ ?)+)(?:`|$|  )", named, re.M):
         assert set(target.split()) <= targets, target
@@ -106,19 +106,6 @@ def test_commands_that_are_named_exist(path: Path) -> None:
         assert command in commands, command
         group = getattr(commands[command], "commands", None)
         assert group is None or not below or below in group, f"{command} {below}"
-
-
-def _whole_command() -> typer.Typer:
-    """The command with all that `main` adds to it."""
-    from libs.run.commands import access, events, keys
-
-    app = typer.Typer()
-    app.registered_commands = list(cli.app.registered_commands)
-    app.command("token")(access.mint)
-    app.add_typer(access.tenants, name="tenant")
-    app.add_typer(events.app, name="events")
-    app.add_typer(keys.app, name="keys")
-    return app
 
 
 def test_every_service_says_what_it_is() -> None:

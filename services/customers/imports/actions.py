@@ -3,11 +3,12 @@
 import hmac
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, delete, insert, update
+from sqlalchemy import Row, delete, insert, or_, select, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from libs import envelope, jobs
@@ -19,13 +20,15 @@ from libs.problems import EtagMismatch
 from libs.sealed_files import FileGone, Files, Kept
 from regulars.customers.v1 import events_pb2 as events
 from services.customers.imports import rules
-from services.customers.imports.queries import SEALED, Import, Plan
+from services.customers.imports.queries import SEALED, Import, Plan, wrote
 from services.customers.imports.rules import AT_WORK, BEFORE_START, STOPPED, State
-from services.customers.imports.tables import COUNTS, import_errors, import_mappings, imports
+from services.customers.imports.tables import COUNTS, import_errors, import_mappings, import_rows, imports
 from services.customers.problems import ImportDone, ImportStarted, NothingToUndo, UndoTooLate
 
 RUN, UNDO = "import", "undo_import"
 MOST_TRIES = 25
+# Nothing can be undone so long after its upload: the file is kept for 7 days, and an undo is possible for 7 more.
+LONG_OVER = timedelta(days=21)
 _i = imports.c
 
 
@@ -153,7 +156,8 @@ async def start_import(tx: Tx, keys: TenantKeys, files: Files, mine: Import, *, 
     if mine.state in (State.QUEUED, State.RUNNING):
         return
     anew = mine.state in BEFORE_START or _was_dry(mine)
-    if not anew and (mine.state not in STOPPED or dry_run):
+    half_undone = row.state == State.UNDOING
+    if not anew and (mine.state not in STOPPED or dry_run or half_undone):
         raise ImportDone
     file = await files.get(tx, row.file_id)
     if file.destroyed_at is not None or file.expires_at <= tx.now:
@@ -207,7 +211,7 @@ async def fail_import(tx: Tx, import_id: UUID, reason: str) -> None:
     """Gives an import up. Emits ImportFailed, unless it was a dry run."""
     found = await tx.execute(imports.select().where(*_at(tx, import_id)).with_for_update())
     row = found.one()
-    if row.state != State.RUNNING:
+    if row.state not in (State.QUEUED, State.RUNNING):
         return
     await _stop(tx, row, State.FAILED)
     if not row.dry_run:
@@ -228,10 +232,11 @@ async def undo_import(tx: Tx, mine: Import) -> None:
     row = mine.row
     if mine.state is State.UNDOING:
         return
-    again = State(row.state) is State.UNDOING  # its job was given up
-    if not again and (row.undo_until is None or mine.state not in (State.COMPLETED, *STOPPED)):
+    again = row.state == State.UNDOING  # its job was given up, or stopped
+    until = mine.undo_until
+    if not again and (until is None or mine.state not in (State.COMPLETED, *STOPPED)):
         raise NothingToUndo
-    if row.undo_until is not None and row.undo_until <= tx.now:
+    if until is not None and until <= tx.now:
         raise UndoTooLate
     job_id = await jobs.enqueue(
         tx,
@@ -247,6 +252,7 @@ async def undo_import(tx: Tx, mine: Import) -> None:
             state=int(State.UNDOING),
             job_id=job_id,
             finished_at=None,
+            undo_until=until,
             updated_at=tx.now,
             version=row.version + 1,
         )
@@ -265,11 +271,6 @@ def counts_of(row: Row[Any]) -> events.ImportCounts:
     )
 
 
-def wrote(row: Row[Any]) -> bool:
-    """True if an import changed anything."""
-    return any(getattr(row, name) for name in COUNTS if name.endswith(("created", "updated")))
-
-
 async def _stop(tx: Tx, row: Row[Any], state: State) -> None:
     undo_until = tx.now + rules.UNDO_FOR if wrote(row) and not row.dry_run else None
     await tx.execute(
@@ -283,6 +284,29 @@ async def _stop(tx: Tx, row: Row[Any], state: State) -> None:
             version=row.version + 1,
         )
     )
+
+
+async def forget_rows(tx: Tx, limit: int) -> int:
+    """Deletes up to `limit` of the rows that imports wrote down for their undoing, former values with them.
+
+    Those of imports that cannot be undone any more. Gives how many.
+    """
+    over = select(_i.import_id).where(
+        _i.tenant_id == tx.tenant_id,
+        or_(
+            (_i.undo_until <= tx.now) & (_i.state != int(State.UNDOING)), _i.created_at <= tx.now - LONG_OVER
+        ),
+    )
+    mine = import_rows.c
+    some = (
+        select(mine.import_id, mine.row)
+        .where(mine.tenant_id == tx.tenant_id, mine.import_id.in_(over))
+        .limit(limit)
+    )
+    done = await tx.execute(
+        delete(import_rows).where(mine.tenant_id == tx.tenant_id, tuple_(mine.import_id, mine.row).in_(some))
+    )
+    return done.rowcount
 
 
 def _was_dry(mine: Import) -> bool:

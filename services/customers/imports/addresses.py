@@ -24,14 +24,14 @@ from services.customers.search import actions as search
 from services.customers.tables import addresses
 
 _ADD = Query(
-    text(f"""
+    text("""
     insert into addresses (tenant_id, customer_id, address_id, key_id, type, is_default, sealed, created_at,
                            updated_at, verification, verification_at)
-    select :tenant, n.customer_id, n.address_id, n.key_id, {pb.ADDRESS_TYPE_BOTH}, true, n.sealed, :now, :now,
-           {rules.PENDING}, :now
+    select :tenant, n.customer_id, n.address_id, n.key_id, :both, true, n.sealed, :now, :now,
+           :pending, :now
     from unnest(:homed, :homes, :home_keys, :sealed_homes) as n (customer_id, address_id, key_id, sealed)
     where n.customer_id <> all (:without)
-""")  # noqa: S608
+""")
 )
 
 
@@ -59,6 +59,8 @@ class Homes:
             "homes": arrays.uuids(self.ids),
             "home_keys": arrays.uuids(self.keys),
             "sealed_homes": arrays.octets(self.sealed),
+            "both": int(pb.ADDRESS_TYPE_BOTH),
+            "pending": rules.PENDING,
         }
         return _ADD, {**where, **mine}
 

@@ -1,4 +1,4 @@
-"""The refused rows of a file in its own shape, with one more column that says what is wrong."""
+"""The refused rows of a file as CSV with its columns, and one more that says what is wrong."""
 
 import asyncio
 import csv
@@ -24,7 +24,7 @@ PAGE = 1000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
-def body(form: str, name: str, content: bytes) -> HttpBody:
+def body(form: str, content: bytes) -> HttpBody:
     """A file, or the beginning of one, as an answer."""
     return HttpBody(content_type=TYPES[form], data=content)
 
@@ -34,7 +34,7 @@ async def parts(db: Database, mine: Import, source: BinaryIO) -> AsyncIterator[H
     layout = mine.plan.layout
     rows = records(source, layout)
     header = [column.name for column in mine.plan.mapping.columns]
-    yield body("csv", "errors.csv", b"\xef\xbb\xbf" + _lines(layout, [[*header, REASON]]))
+    yield body("csv", b"\xef\xbb\xbf" + _lines(layout, [[*header, REASON]]))
     after: tuple[int, int] | None = None
     while True:
         async with db.read() as tx:
@@ -49,7 +49,7 @@ async def parts(db: Database, mine: Import, source: BinaryIO) -> AsyncIterator[H
                 after = found[-1].row, found[-1].place
         said = await asyncio.to_thread(_page, rows, mine, found)
         if said:
-            yield body("csv", "errors.csv", said)
+            yield body("csv", said)
 
 
 def _page(rows: Iterator[Record], mine: Import, found: list[Row[Any]]) -> bytes:

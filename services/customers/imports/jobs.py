@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 from dataclasses import fields
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,15 +14,18 @@ from sqlalchemy import select
 
 from libs import caller as callers
 from libs import config
-from libs.jobs import Job, JobCancelled, LeaseLost
+from libs.caller import Caller, acting_as
+from libs.jobs import INTERNAL, Job, JobCancelled, LeaseLost
 from libs.problems import Code, Problem, Unavailable
 from libs.run.service import Runtime
+from libs.timers import Periodic
 from services.customers.imports import actions
 from services.customers.imports.child import Task
 from services.customers.imports.tables import imports
 
 log = logging.getLogger(__name__)
 
+ROWS_AT_ONCE = 5_000
 DEATHS = 5  # in a row without a row in between
 
 
@@ -48,6 +52,7 @@ async def _run(rt: Runtime, job: Job, *, undo: bool) -> None:
             now = await _progress(rt, job)
             deaths, at = (1, now) if now > at else (deaths + 1, at)
             if deaths >= DEATHS:
+                await _last(rt, job, undo=undo)
                 raise
             log.warning("An import's process died; another goes on", extra={"job": str(job.id)})
             continue
@@ -65,6 +70,13 @@ async def _run(rt: Runtime, job: Job, *, undo: bool) -> None:
                     async with rt.db.tx() as tx:
                         await actions.fail_import(tx, UUID(job.input["import"]), end["reason"])
                 raise _problem(end["reason"], end["message"])
+
+
+async def _last(rt: Runtime, job: Job, *, undo: bool) -> None:
+    """Gives an import up if its job, which is about to fail, is not tried again."""
+    if job.attempts >= actions.MOST_TRIES and not undo:
+        async with rt.db.tx() as tx:
+            await actions.fail_import(tx, UUID(job.input["import"]), INTERNAL)
 
 
 async def _progress(rt: Runtime, job: Job) -> int:
@@ -95,7 +107,7 @@ async def _in_child(rt: Runtime, job: Job, *, undo: bool) -> dict[str, str]:
             child.stdin.write(task.pack())
             await child.stdin.drain()
             said = await child.stdout.read()
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, RuntimeError):  # uvloop: the pipe is closed already
             said = b""
         await child.wait()
     finally:
@@ -117,3 +129,20 @@ def _problem(reason: str, message: str) -> Problem:
 
 
 JOBS = {actions.RUN: run_import, actions.UNDO: undo_import}
+
+
+async def forget_rows(rt: Any) -> None:
+    """Forgets what every tenant's imports kept to be undone, once they cannot be."""
+    runtime: Runtime = rt
+    for tenant in await runtime.tenants.all():
+        itself = Caller(
+            tenant_id=tenant.tenant_id, subject=runtime.name, kind="service", service=runtime.name
+        )
+        with acting_as(itself):
+            forgotten = ROWS_AT_ONCE
+            while forgotten == ROWS_AT_ONCE:
+                async with runtime.db.tx() as tx:
+                    forgotten = await actions.forget_rows(tx, ROWS_AT_ONCE)
+
+
+PERIODIC = [Periodic("forget rows of imports", timedelta(hours=6), forget_rows)]

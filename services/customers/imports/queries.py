@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -15,8 +16,8 @@ from libs.db import Tx
 from libs.plumbing import jobs
 from services.customers.imports.mapping import Mapping
 from services.customers.imports.reading import Layout
-from services.customers.imports.rules import AT_WORK, State
-from services.customers.imports.tables import import_errors, import_mappings, imports
+from services.customers.imports.rules import AT_WORK, STOPPED, UNDO_FOR, State
+from services.customers.imports.tables import COUNTS, import_errors, import_mappings, imports
 from services.customers.problems import ImportNotFound
 
 SEALED = Column("imports", "sealed")
@@ -54,6 +55,26 @@ class Import:
     plan: Plan
     key: DataKey
     job: Row[Any] | None = None
+
+    @property
+    def finished_at(self) -> datetime | None:
+        """When it ended; None while it is at work and before."""
+        if self._ended_with_job and self.job is not None:
+            return _instant(self.job.finished_at)
+        return _instant(self.row.finished_at)
+
+    @property
+    def undo_until(self) -> datetime | None:
+        """Until when it can be undone; None if it cannot."""
+        if self._ended_with_job and self.row.state != State.UNDOING:
+            end = self.finished_at
+            return end + UNDO_FOR if end and wrote(self.row) and not self.row.dry_run else None
+        return _instant(self.row.undo_until)
+
+    @property
+    def _ended_with_job(self) -> bool:
+        """True if nobody has noted its end but the job: it was stopped from elsewhere, or its process died."""
+        return self.state in STOPPED and self.row.state in AT_WORK
 
 
 async def one(tx: Tx, keys: TenantKeys, reading: Reading, import_id: UUID, *, lock: bool = False) -> Import:
@@ -101,6 +122,11 @@ def state_of(row: Row[Any], job: Row[Any] | None) -> State:
     return state
 
 
+def wrote(row: Row[Any]) -> bool:
+    """True if an import changed anything."""
+    return any(getattr(row, name) for name in COUNTS if name.endswith(("created", "updated")))
+
+
 async def same_file(tx: Tx, row: Row[Any]) -> UUID | None:
     """The newest earlier import of the very same file at the business."""
     found: UUID | None = await tx.scalar(
@@ -140,3 +166,8 @@ async def saved(tx: Tx, business_id: UUID, source: str, kind: int, columns_diges
         )
     )
     return found.first()
+
+
+def _instant(value: Any) -> datetime | None:
+    found: datetime | None = value
+    return found

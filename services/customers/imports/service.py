@@ -11,7 +11,7 @@ from uuid import UUID
 from google.api.httpbody_pb2 import HttpBody
 
 from libs import caller as callers
-from libs import clock, idempotency
+from libs import clock, downloads, idempotency
 from libs.audit import Reading
 from libs.crypto import TenantKeys
 from libs.db import Tx
@@ -39,6 +39,11 @@ _MAY = {
     rules.CUSTOMERS: ("customers.write",),
     rules.ORDERS: ("orders.write",),
     rules.CUSTOMERS_AND_ORDERS: ("customers.write", "orders.write"),
+}
+_TEMPLATES = {
+    rules.CUSTOMERS: "customers template",
+    rules.ORDERS: "orders template",
+    rules.CUSTOMERS_AND_ORDERS: "customers and orders template",
 }
 FoundT = TypeVar("FoundT")
 
@@ -246,7 +251,9 @@ class ImportsService(ImportsServiceServicer):
             async with self.rt.db.read() as tx:
                 mine = await queries.one(tx, self._keys(), seen, UUID(request.id))
             source = await self._file(seen, mine)
+        stem = mine.plan.file_name.rpartition(".")[0] or mine.plan.file_name or "import"
         try:
+            await downloads.named(context, f"{stem} errors.csv")
             async for part in error_file.parts(self.rt.db, mine, source):
                 yield part
         finally:
@@ -259,7 +266,7 @@ class ImportsService(ImportsServiceServicer):
             with self._reading() as seen:
                 async with self.rt.db.read() as tx:
                     mine = await queries.one(tx, self._keys(), seen, UUID(request.id))
-            yield wire.progress(mine.row, mine.state, clock.now())
+            yield wire.progress(mine, clock.now())
             if wire.ended(mine.state):
                 return
             await asyncio.sleep(WATCH_SECONDS)
@@ -269,8 +276,13 @@ class ImportsService(ImportsServiceServicer):
     ) -> AsyncIterator[HttpBody]:
         form = wire.FORMAT_NAMES.get(request.format, "csv")
         form = form if form == "xlsx" else "csv"
-        content = await asyncio.to_thread(template, request.kind or rules.CUSTOMERS, form)
-        yield error_file.body(form, f"template.{form}", content)
+        kind = request.kind or rules.CUSTOMERS
+        async with self.rt.db.read() as tx:
+            here = await businesses.named(tx, request.business_id)
+            attributes = await businesses.definitions(tx, here)
+        content = await asyncio.to_thread(template, kind, form, attributes)
+        await downloads.named(context, f"{_TEMPLATES[kind]}.{form}")
+        yield error_file.body(form, content)
 
     async def _locked(self, tx: Tx, seen: Reading, import_id: str) -> Import:
         return await queries.one(tx, self._keys(), seen, UUID(import_id), lock=True)

@@ -85,14 +85,14 @@ def imported(
         duplicates=row.duplicates,
         match_by=row.match_by,
         dry_run=row.dry_run,
-        progress=progress(row, mine.state, now),
+        progress=progress(mine, now),
         same_file_as=str(same_file_as or ""),
         created_by=row.created_by,
         created_at=stamp(row.created_at),
         started_at=stamp(row.started_at),
-        finished_at=stamp(row.finished_at),
+        finished_at=stamp(mine.finished_at),
         file_expires_at=stamp(row.file_expires_at if _later(row.file_expires_at, now) else None),
-        undo_until=stamp(row.undo_until if _later(row.undo_until, now) else None),
+        undo_until=stamp(mine.undo_until if _later(mine.undo_until, now) else None),
         etag=str(row.version),
     )
     if mine.job is not None:
@@ -135,9 +135,10 @@ def _column(column: Column) -> pb.ImportColumn:
     )
 
 
-def progress(row: Row[Any], state: State, now: datetime) -> pb.ImportProgress:
+def progress(mine: Import, now: datetime) -> pb.ImportProgress:
     """How far an import is. The rate is that of the running try, or of the last one."""
-    until = row.finished_at or now
+    row, state = mine.row, mine.state
+    until = mine.finished_at or now
     seconds = (until - row.try_began_at).total_seconds() if row.try_began_at else 0.0
     rate = max(0, row.rows_done - row.try_began_rows) / seconds if seconds > 0 else 0.0
     left = None

@@ -24,9 +24,9 @@ from libs.run.service import Runtime
 from regulars.customers.v1 import events_pb2 as events
 from services.customers.businesses import queries as businesses
 from services.customers.imports import dry, orders, queries, rules, writing
-from services.customers.imports.actions import counts_of, wrote
+from services.customers.imports.actions import counts_of
 from services.customers.imports.people import Newcomers, Person, newcomers, persons
-from services.customers.imports.queries import Import
+from services.customers.imports.queries import Import, wrote
 from services.customers.imports.reading import records
 from services.customers.imports.rows import Facts, Parsed, Refused, RowError, RowReader
 from services.customers.imports.rules import Counts, Outcome, State
