@@ -12,6 +12,7 @@ from libs.crypto import Column
 from libs.crypto.tables import subject_keys
 from libs.db import Tx
 from libs.ids import new_id
+from libs.problems import Conflict
 from services.loyalty.ledger import rules
 from services.loyalty.ledger.rules import Account, Book, Hold, Lot, Terms
 from services.loyalty.ledger.tables import (
@@ -70,6 +71,7 @@ async def member(tx: Tx, business_id: UUID, customer_id: UUID) -> Row[Any]:
         _m.customer_id == customer_id,
         _m.present,
         _m.joined_at.is_not(None),
+        _m.merged_into.is_(None),
     )
     found = (await tx.execute(wanted)).first()
     if found is None:
@@ -115,6 +117,8 @@ async def books(
     mine = select(accounts).where(_a.tenant_id == tx.tenant_id, _a.account_id.in_(wanted))
     mine = mine.order_by(_a.account_id)
     rows = (await tx.execute(mine.with_for_update() if lock else mine)).all()
+    if lock and any(row.merged_into for row in rows):
+        raise Conflict  # merged since the caller looked who it is: the next attempt finds the survivor
     found = {
         row.account_id: Book(
             account=account_of(row),
