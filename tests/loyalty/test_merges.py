@@ -151,6 +151,24 @@ async def test_what_happens_to_the_one_who_is_no_more_happens_to_the_survivor(st
     assert await house.balances() == ([0, 150], [])
 
 
+async def test_what_was_spent_before_comes_back_to_whom_it_is_due(stack: Stack) -> None:
+    house, merge = await home(stack), new_id()
+    await house.buys(0)
+    before = await house.picture()
+    spent = await house.redeem(0, 60)
+    await house.hear([house.merged(0, 1, merge)])
+    await house.do(
+        lambda tx, program: ledger.reverse_redemption(tx, program, house.customers[0], spent, new_id())
+    )
+    assert await house.balances() == ([0, 100], [])
+    after = await house.picture()
+    (expiry,) = {lot["expires_at"] for lot in after[1][1]}
+    assert expiry == before[0][1][0]["expires_at"]
+    await house.hear([house.unmerged(0, 1, merge)])
+    again = await house.picture()
+    assert (await house.balances(), again[0][1]) == (([100, 0], []), before[0][1])
+
+
 async def test_an_undoing_that_comes_first_wins(stack: Stack) -> None:
     house, merge = await home(stack), new_id()
     await house.buys(0)

@@ -1,7 +1,7 @@
 """Writes about merges: all of two customers' accounts at once, under their locks, and the same way back."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -48,6 +48,15 @@ _STAMPS = text("""
       and (cast(:orders as uuid[]) is null
            or (order_id, rule_id) in (select * from unnest(cast(:orders as uuid[]), cast(:rules as uuid[]))))
     returning order_id, rule_id
+""")
+_REDEMPTIONS = text("""
+    update redemptions set account_id = :to where tenant_id = :tenant and account_id = :from
+      and (cast(:only as uuid[]) is null or redemption_id = any(:only)) returning redemption_id
+""").bindparams(bindparam("only", type_=ARRAY(Uuid)))
+_RETURNED = text("""
+    select l.origin_lot_id, l.lot_id from lots o
+    join lots l on l.tenant_id = :tenant and l.origin_lot_id = o.lot_id and l.account_id = :to
+    where o.tenant_id = :tenant and o.account_id = :from and l.remaining > 0
 """)
 _CARDS = text(
     "select * from cards where tenant_id = :tenant and account_id = :account order by rule_id for update"
@@ -218,6 +227,7 @@ async def _move_rows(
     await _move_holds(tx, target_id, moved.holds, moved.lots)
     judged = (await tx.execute(_JUDGED, {**way, "only": None})).scalars().all()
     awarded = (await tx.execute(_AWARDS, {**way, "sources": None, "rules": None})).all()
+    rewards = (await tx.execute(_REDEMPTIONS, {**way, "only": None})).scalars().all()
     cards = (await tx.execute(_CARDS, {"tenant": tx.tenant_id, "account": source_id})).all()
     for card in cards:
         await _shift(tx, program, card.rule_id, source_id, target_id, card.stamps, card.filled)
@@ -229,6 +239,7 @@ async def _move_rows(
         "holds": [str(each) for each in moved.holds],
         "debt": moved.debt,
         "shortfall": moved.shortfall,
+        "rewards": [str(each) for each in rewards],
         "judged": [str(each) for each in judged],
         "awards": [[row.source, str(row.rule_id)] for row in awarded],
         "cards": [[str(card.rule_id), card.stamps, card.filled] for card in cards],
@@ -289,7 +300,7 @@ async def _undo(tx: Tx, row: Any) -> None:
     await _lock_orders(tx, row.survivor_id)
     for each in moved_accounts:
         await tx.execute(update(accounts).where(*_row(tx, each.source_account_id)).values(merged_into=None))
-    notes = {each.source_account_id: _moved(each.moved) for each in moved_accounts}
+    notes = {each.source_account_id: await _all_moved(tx, each) for each in moved_accounts}
     ids = [account for each in moved_accounts for account in (each.source_account_id, each.target_account_id)]
     origins = [origin for note in notes.values() for origin, _ in note.lots]
     books = await ledger.books(tx, ids, by_id, lock=True, more_lots=origins)
@@ -324,12 +335,22 @@ async def _undo(tx: Tx, row: Any) -> None:
         await _move_rows_back(tx, by_id[each.program_id], each, lacking[each.source_account_id])
 
 
+async def _all_moved(tx: Tx, row: Any) -> Moved:
+    """What moved, and what came back to the source's lots since: spent before the merge, returned after it."""
+    noted = _moved(row.moved)
+    where = {"tenant": tx.tenant_id, "from": row.source_account_id, "to": row.target_account_id}
+    known = {twin for _, twin in noted.lots}
+    more = [(each.origin_lot_id, each.lot_id) for each in await tx.execute(_RETURNED, where)]
+    return replace(noted, lots=[*noted.lots, *(pair for pair in more if pair[1] not in known)])
+
+
 async def _move_rows_back(tx: Tx, program: Program, row: Any, lacking: int) -> None:
     note, source_id, target_id = row.moved, row.source_account_id, row.target_account_id
     moved = _moved(note)
     way: dict[str, Any] = {"tenant": tx.tenant_id, "from": target_id, "to": source_id}
     await _move_holds(tx, source_id, moved.holds, [(twin, origin) for origin, twin in moved.lots])
     await tx.execute(_JUDGED, {**way, "only": [UUID(each) for each in note["judged"]]})
+    await tx.execute(_REDEMPTIONS, {**way, "only": [UUID(each) for each in note["rewards"]]})
     sources, of_rules = [each[0] for each in note["awards"]], [UUID(each[1]) for each in note["awards"]]
     await tx.execute(_AWARDS, {**way, "sources": sources, "rules": of_rules})
     for rule_id, stamps, filled in note["cards"]:
