@@ -47,7 +47,8 @@ async def change(shop: Shop, reward: pb.Reward, *mask: str, etag: str = "", **fi
 
 async def add_pool(shop: Shop, *codes: str) -> pb.CodePool:
     """A pool with these codes."""
-    pool = await rewards(shop).CreateCodePool(pb.CreateCodePoolRequest(name="Partner"))
+    request = pb.CreateCodePoolRequest(code_pool=pb.CodePool(name="Partner"))
+    pool = await rewards(shop).CreateCodePool(request)
     if not codes:
         return pool
     return (await import_codes(shop, pool, *codes)).code_pool

@@ -1,6 +1,7 @@
 """Rewards are made, redeemed, used, cancelled and lapse; who may not is told why."""
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -9,7 +10,9 @@ import pytest
 from sqlalchemy import text
 
 from libs import clock
+from libs.db import Tx
 from libs.instants import stamp
+from regulars.loyalty.v1 import events_pb2 as events
 from regulars.loyalty.v1 import ledger_pb2 as ledger_pb
 from regulars.loyalty.v1 import rewards_pb2 as pb
 from services.loyalty.rewards import actions
@@ -29,16 +32,9 @@ from tests.loyalty.catalogue import (
     use,
 )
 from tests.loyalty.members import balance, faults, give, in_ledger, join, ledger
+from tests.platform import Stack, TenantOfTest
 
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
-
-
-async def told(shop: Shop) -> list[str]:
-    """The kinds of the shop's events of rewards that wait or went out, as far as the outbox still has them."""
-    rows = await in_ledger(
-        shop, lambda tx: tx.execute(text("select subject from outbox where subject like '%.reward.%'"))
-    )
-    return sorted(row.subject.rsplit(".", 1)[0] for row in rows)
 
 
 async def past(shop: Shop, code_of: pb.Redemption, **shift: float) -> None:
@@ -294,3 +290,65 @@ async def test_redemptions_come_in_pages(shop: Shop) -> None:
             break
         request.page_token = page.next_page_token
     assert seen == made[::-1]
+
+
+async def test_rewards_tell_what_becomes_of_them_and_never_the_code(
+    shop: Shop, stack: Stack, tenant: TenantOfTest
+) -> None:
+    member = await join(shop)
+    await give(shop, member, 500)
+    later = await add_reward(shop, 10, valid_from=stamp(clock.now() + timedelta(days=1)))
+    reward = await add_reward(shop, stock=5, code_valid_days=1)
+    used, dropped, lapsed = [await redeem(shop, member, reward) for _ in range(3)]
+    await use(shop, used.code)
+    await cancel(shop, dropped.code)
+    await past(shop, lapsed, minutes=1)
+    await in_ledger(shop, lambda tx: actions.expire_redemptions(tx, 10))
+    assert not (await reward_of(shop, later)).HasField("published_at")
+    soon = await change(shop, later, "valid_from")
+    assert soon.HasField("published_at")
+    await change(shop, soon, active=False)
+    await change(shop, soon, active=True)
+    await redeem(shop, member, reward)
+
+    subject = f"{stack.settings.prefix}customers.reward.*.{tenant.id}"
+    sub = await stack.runtimes["loyalty"].js.subscribe(subject, ordered_consumer=True)
+    heard: dict[str, list[tuple[str, int, int]]] = {}
+    said = b""
+    for _ in range(9):
+        msg = await sub.next_msg(timeout=20)
+        said += msg.data + str(msg.headers).encode()
+        kind = msg.subject.split(".")[-2]
+        if kind == "published":
+            told = events.RewardPublished.FromString(msg.data)
+            heard.setdefault(kind, []).append((told.reward_id, told.kind, told.cost_points))
+        else:
+            facts = events.RewardUsed.FromString(msg.data).redemption  # all four have the same form
+            heard.setdefault(kind, []).append((facts.redemption_id, facts.state, facts.points))
+            assert (facts.customer_id, facts.reward_id) == (member, reward.id)
+    await sub.unsubscribe()
+    amount = pb.REWARD_KIND_DISCOUNT_AMOUNT
+    assert sorted(heard.pop("published")) == sorted([(reward.id, amount, 100), (later.id, amount, 10)])
+    assert len(heard.pop("redeemed")) == 4
+    assert heard == {
+        "used": [(used.id, pb.REDEMPTION_STATE_USED, 100)],
+        "cancelled": [(dropped.id, pb.REDEMPTION_STATE_CANCELLED, 100)],
+        "expired": [(lapsed.id, pb.REDEMPTION_STATE_EXPIRED, 100)],
+    }
+    for got in (used, dropped, lapsed):
+        assert got.code.encode() not in said
+
+
+async def test_codes_are_nowhere_in_clear(shop: Shop) -> None:
+    member = await join(shop)
+    await give(shop, member, 500)
+    pool = await add_pool(shop, "SENTINEL-ONE", "SENTINEL-TWO")
+    reward = await add_reward(shop, code_pool_id=pool.id)
+    made_up = await redeem(shop, member, await add_reward(shop))
+    assert (await redeem(shop, member, reward)).code == "SENTINEL-ONE"
+    kept = ""
+    for table in ("redemptions", "pool_codes", "code_pools", "rewards", "idempotency_keys", "outbox"):
+        query = text(f"select string_agg(to_jsonb(t)::text, ' ') from {table} t")
+        kept += await in_ledger(shop, partial(Tx.scalar, statement=query)) or ""
+    for word in ("SENTINEL", b"SENTINEL".hex(), made_up.code, made_up.code.encode().hex()):
+        assert word not in kept

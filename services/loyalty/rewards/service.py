@@ -91,7 +91,7 @@ class RewardsService(RewardsServiceServicer):
             business_id = await programs.named(tx, request.business_id)
             done = await idempotency.claim(tx, request, pool_id)
             if not done:
-                await actions.create_pool(tx, pool_id, business_id, request.name)
+                await actions.create_pool(tx, pool_id, business_id, request.code_pool.name)
             return await self._pool(tx, done or pool_id)
 
     async def GetCodePool(self, request: pb.GetCodePoolRequest, context: Context) -> pb.CodePool:
