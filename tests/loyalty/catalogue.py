@@ -1,6 +1,7 @@
 """Rewards of a shop for tests: what there is, and what members get."""
 
 from typing import Any
+from uuid import UUID
 
 from regulars.loyalty.v1 import rewards_pb2 as pb
 from regulars.loyalty.v1.rewards_pb2_grpc import (
@@ -8,7 +9,9 @@ from regulars.loyalty.v1.rewards_pb2_grpc import (
     RedemptionsServiceStub,
     RewardsServiceStub,
 )
+from services.loyalty.rewards import checks
 from tests.customers.shop import Shop
+from tests.loyalty import members
 
 MONEY_OFF: dict[str, Any] = {"kind": pb.REWARD_KIND_DISCOUNT_AMOUNT, "amount": {"amount_minor": 500}}
 
@@ -83,3 +86,9 @@ async def look_up(shop: Shop, code: str) -> pb.Redemption:
 async def reward_of(shop: Shop, reward: pb.Reward) -> pb.Reward:
     """The reward as it is now."""
     return await rewards(shop).GetReward(pb.GetRewardRequest(id=reward.id))
+
+
+async def faults(shop: Shop) -> list[Any]:
+    """Where ledger, redemptions, stocks and pools of the shop do not agree."""
+    found: list[Any] = await members.in_ledger(shop, lambda tx: checks.faults(tx, UUID(shop.id)))
+    return found + await members.faults(shop)

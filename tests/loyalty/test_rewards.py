@@ -22,6 +22,7 @@ from tests.loyalty.catalogue import (
     add_reward,
     cancel,
     change,
+    faults,
     import_codes,
     look_up,
     mine,
@@ -31,7 +32,7 @@ from tests.loyalty.catalogue import (
     rewards,
     use,
 )
-from tests.loyalty.members import balance, faults, give, in_ledger, join, ledger
+from tests.loyalty.members import balance, give, in_ledger, join, ledger
 from tests.platform import Stack, TenantOfTest
 
 PRECONDITION = grpc.StatusCode.FAILED_PRECONDITION
@@ -197,6 +198,7 @@ async def test_rewards_are_changed_and_redemptions_stay(shop: Shop) -> None:
     listed = (await rewards(shop).ListRewards(pb.ListRewardsRequest())).rewards
     assert list(listed) == [off]
     assert not (await rewards(shop).ListRewards(pb.ListRewardsRequest(active_only=True))).rewards
+    assert await faults(shop) == []
 
 
 async def test_codes_of_a_pool_are_given_once(shop: Shop) -> None:
@@ -217,6 +219,7 @@ async def test_codes_of_a_pool_are_given_once(shop: Shop) -> None:
     assert (await use(shop, "ABC2")).id == got[1].id
     assert list((await import_codes(shop, pool, "Abc-1")).duplicates) == [0]
     assert (await refused(import_codes(shop, pool, "a/b"))).code == grpc.StatusCode.INVALID_ARGUMENT
+    assert await faults(shop) == []
 
 
 async def test_a_code_past_its_time_is_expired_before_the_run_comes(shop: Shop) -> None:
@@ -237,6 +240,7 @@ async def test_a_code_past_its_time_is_expired_before_the_run_comes(shop: Shop) 
     assert (found.state, found.closed_at) == (pb.REDEMPTION_STATE_EXPIRED, found.expires_at)
     assert (await look_up(shop, good.code)).state == pb.REDEMPTION_STATE_ISSUED
     assert (await balance(shop, member)).balance == 300
+    assert await faults(shop) == []
 
 
 async def test_a_member_helps_itself(shop: Shop) -> None:

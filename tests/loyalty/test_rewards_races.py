@@ -25,13 +25,14 @@ from tests.loyalty.catalogue import (
     add_reward,
     cancel,
     change,
+    faults,
     import_codes,
     look_up,
     redeem,
     reward_of,
     use,
 )
-from tests.loyalty.members import balance, faults, give, in_ledger, join
+from tests.loyalty.members import balance, give, in_ledger, join
 
 
 async def rush(calls: Sequence[Awaitable[Any]]) -> tuple[list[Any], Counter[str]]:

@@ -3,7 +3,8 @@
 import httpx
 
 from tests.customers.shop import Shop
-from tests.loyalty.members import faults, give, join
+from tests.loyalty.catalogue import faults
+from tests.loyalty.members import give, join
 from tests.loyalty.test_rest import call
 
 

@@ -52,7 +52,8 @@ create table rewards (
     constraint rewards_cost_check check (cost_points > 0),
     constraint rewards_stock_check check (taken >= 0 and (stock is null or taken <= stock))
 );
-create index rewards_program_idx on rewards (tenant_id, program_id, reward_id desc) where deleted_at is null;
+create index rewards_program_idx on rewards (tenant_id, program_id, reward_id desc);
+create index rewards_pool_idx on rewards (tenant_id, pool_id);
 create index rewards_unpublished_idx on rewards (tenant_id, valid_from)
     where published_at is null and active and deleted_at is null;
 
@@ -108,6 +109,7 @@ create table pool_codes (
 );
 create index pool_codes_free_idx on pool_codes (tenant_id, pool_id, code_id) where redemption_id is null;
 create index pool_codes_pool_idx on pool_codes (tenant_id, pool_id);
+create index pool_codes_redemption_idx on pool_codes (tenant_id, redemption_id);
 """
 
 WALLED = ("code_pools", "rewards", "redemptions", "pool_codes")

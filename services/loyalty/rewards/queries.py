@@ -207,19 +207,18 @@ async def by_code(tx: Tx, keys: TenantKeys, code: str, business_id: str, *, lock
     live = await live_versions(tx)
     prints = {each.digest for each in keys.blind_indexes(live, "code", rules.plain(code))}
     prints.add(keys.blind_index(live, "code", rules.plain(code)).digest)
-    wanted = _REDEMPTION.where(_d.tenant_id == tx.tenant_id, _d.code_hash.in_(prints))
+    wanted = select(_d.redemption_id).where(_d.tenant_id == tx.tenant_id, _d.code_hash.in_(prints))
     if business_id:
         wanted = wanted.where(_d.business_id == UUID(business_id))
     if tx.caller.businesses is not None:
         wanted = wanted.where(_d.business_id.in_(tx.caller.businesses))
-    if lock:
-        wanted = wanted.with_for_update(of=redemptions)
-    found = (await tx.execute(wanted)).all()
+    # Read by a statement of its own: only the next one sees whose it is after a merge that held the row.
+    found = (await tx.execute(wanted.with_for_update() if lock else wanted)).scalars().all()
     if not found:
         raise RedemptionNotFound
     if len(found) > 1:
         raise InvalidArgument.of("business_id", "name the business: several issued this code", "REQUIRED")
-    return found[0]
+    return await redemption(tx, found[0])
 
 
 async def page_of_redemptions(
