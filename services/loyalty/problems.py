@@ -40,6 +40,13 @@ class TransactionNotFound(NotFound):
     message = "There is no such transaction."
 
 
+class ReportNotFound(NotFound):
+    """There is no report of this name."""
+
+    reason = "REPORT_NOT_FOUND"
+    message = "There is no such report."
+
+
 class HoldNotFound(NotFound):
     """There is no such hold, or none that this caller may see."""
 
