@@ -11,12 +11,22 @@ from regulars.loyalty.v1.loyalty_pb2_grpc import (
     add_LoyaltyServiceServicer_to_server,
 )
 from regulars.loyalty.v1.programs_pb2_grpc import add_ProgramsServiceServicer_to_server
+from regulars.loyalty.v1.reports_pb2_grpc import add_ReportsServiceServicer_to_server
+from regulars.loyalty.v1.rewards_pb2_grpc import (
+    add_MyRewardsServiceServicer_to_server,
+    add_RedemptionsServiceServicer_to_server,
+    add_RewardsServiceServicer_to_server,
+)
 from regulars.loyalty.v1.tiers_pb2_grpc import add_TiersServiceServicer_to_server
 from services.loyalty.consumers import HANDLERS
 from services.loyalty.ledger.jobs import PERIODIC as LEDGER
 from services.loyalty.ledger.service import LedgerService, MyLoyaltyService
 from services.loyalty.problems import PROBLEMS
 from services.loyalty.programs.service import ProgramsService
+from services.loyalty.reports.jobs import PERIODIC as REPORTS
+from services.loyalty.reports.service import ReportsService
+from services.loyalty.rewards.jobs import PERIODIC as REWARDS
+from services.loyalty.rewards.service import MyRewardsService, RedemptionsService, RewardsService
 from services.loyalty.service import LoyaltyService
 from services.loyalty.tiers.jobs import JOBS
 from services.loyalty.tiers.jobs import PERIODIC as TIERS
@@ -30,11 +40,15 @@ SERVICE = Service(
         (add_LedgerServiceServicer_to_server, LedgerService(rt)),
         (add_MyLoyaltyServiceServicer_to_server, MyLoyaltyService(rt)),
         (add_TiersServiceServicer_to_server, TiersService(rt)),
+        (add_RewardsServiceServicer_to_server, RewardsService(rt)),
+        (add_RedemptionsServiceServicer_to_server, RedemptionsService(rt)),
+        (add_MyRewardsServiceServicer_to_server, MyRewardsService(rt)),
+        (add_ReportsServiceServicer_to_server, ReportsService(rt)),
         (add_JobsServiceServicer_to_server, JobsServicer(rt)),
     ],
     consumers=HANDLERS,
     jobs=JOBS,
-    periodic=[*LEDGER, *TIERS],
+    periodic=[*LEDGER, *TIERS, *REWARDS, *REPORTS],
     problems=PROBLEMS,
 )
 

@@ -1,6 +1,6 @@
 """What the loyalty service hears: of businesses first, then of customers, then of what they did."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any
 from uuid import UUID
@@ -17,6 +17,8 @@ from regulars.customers.v1.orders_pb2 import ORDER_STATUS_CANCELLED
 from services.loyalty import actions
 from services.loyalty.ledger import earning
 from services.loyalty.ledger.earning import Heard, Occasion
+from services.loyalty.merges import actions as merges
+from services.loyalty.merges import queries as merged
 from services.loyalty.programs import actions as programs
 from services.loyalty.programs import rules
 from services.loyalty.programs.rules import Line, Purchase
@@ -64,10 +66,11 @@ async def membership_joined(tx: Tx, rt: Any, events: Sequence[Event[heard.Member
 
 
 async def _sign_up(tx: Tx, joined: Sequence[heard.CustomerCreated | heard.MembershipJoined]) -> None:
+    now = await merged.survivors(tx, [UUID(each.customer_id) for each in joined])
     occasions = [
         Occasion(
             business_id=UUID(each.business_id),
-            customer_id=UUID(each.customer_id),
+            customer_id=now[UUID(each.customer_id)],
             trigger=rules.SIGN_UP,
             key="sign_up",
             at=instant(each.joined_at),
@@ -88,6 +91,7 @@ async def _join(tx: Tx, joined: heard.CustomerCreated | heard.MembershipJoined, 
         blocked=joined.status == CUSTOMER_STATUS_BLOCKED,
         guest=joined.type == CUSTOMER_TYPE_GUEST,
     )
+    await merges.mark(tx, business_id, customer_id)
     await inbox.unpark(tx, earning.member_key(business_id, customer_id))
 
 
@@ -148,14 +152,15 @@ async def _presence(
 async def order_changed(tx: Tx, rt: Any, events: Sequence[Event[Any]]) -> None:
     """Works in what events tell of orders; all of them bear an order's whole state."""
     completed = [event for event in events if event.message.order.HasField("completed_at")]
-    await earning.work_in_orders(tx, [_heard(event.message.order, event.version) for event in completed])
+    now = await merged.survivors(tx, [UUID(event.message.order.customer_id) for event in completed])
+    await earning.work_in_orders(tx, [_heard(event.message.order, event.version, now) for event in completed])
 
 
-def _heard(order: heard.OrderState, version: int) -> Heard:
+def _heard(order: heard.OrderState, version: int, now: Mapping[UUID, UUID]) -> Heard:
     return Heard(
         order_id=UUID(order.order_id),
         business_id=UUID(order.business_id),
-        customer_id=UUID(order.customer_id),
+        customer_id=now[UUID(order.customer_id)],
         version=version,
         cancelled=order.status == ORDER_STATUS_CANCELLED,
         completed_at=instant(order.completed_at),
@@ -181,10 +186,11 @@ def _heard(order: heard.OrderState, version: int) -> Heard:
 
 async def activity_recorded(tx: Tx, rt: Any, events: Sequence[Event[heard.ActivityRecorded]]) -> None:
     """A custom activity may be worth a bonus."""
+    now = await merged.survivors(tx, [UUID(event.message.customer_id) for event in events])
     occasions = [
         Occasion(
             business_id=UUID(event.message.business_id),
-            customer_id=UUID(event.message.customer_id),
+            customer_id=now[UUID(event.message.customer_id)],
             trigger=rules.CUSTOM_EVENT,
             key=f"activity:{event.message.activity_id}",
             at=instant(event.message.occurred_at),
@@ -197,6 +203,28 @@ async def activity_recorded(tx: Tx, rt: Any, events: Sequence[Event[heard.Activi
         await earning.work_in_occasions(tx, occasions)
 
 
+async def customer_merged(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerMerged]]) -> None:
+    """Points, holds, orders and cards of two who are one go to the one who stays."""
+    for event in events:
+        await merges.apply_merge(tx, _merge(event.message))
+
+
+async def customer_unmerged(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerUnmerged]]) -> None:
+    """And back to whom they came from."""
+    for event in events:
+        await merges.undo_merge(tx, _merge(event.message))
+
+
+def _merge(told: heard.CustomerMerged | heard.CustomerUnmerged) -> merges.Merge:
+    return merges.Merge(UUID(told.operation_id), UUID(told.source_id), UUID(told.target_id))
+
+
+async def customer_erased(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerErased]]) -> None:
+    """What is personal is gone; the ledger stays, of nobody."""
+    for event in events:
+        await merges.erase(tx, UUID(event.message.customer_id))
+
+
 # In this order within a batch: what comes first is what the others need.
 HANDLERS = [
     Handler(heard.BusinessCreated, business_created),
@@ -207,9 +235,12 @@ HANDLERS = [
     Handler(heard.CustomerRestored, customer_restored),
     Handler(heard.MembershipJoined, membership_joined),
     Handler(heard.MembershipLeft, membership_left),
+    Handler(heard.CustomerMerged, customer_merged),
+    Handler(heard.CustomerUnmerged, customer_unmerged),
     Handler(heard.OrderRecorded, order_changed),
     Handler(heard.OrderCompleted, order_changed),
     Handler(heard.OrderRefunded, order_changed),
     Handler(heard.OrderCancelled, order_changed),
     Handler(heard.ActivityRecorded, activity_recorded),
+    Handler(heard.CustomerErased, customer_erased),
 ]

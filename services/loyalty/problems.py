@@ -40,11 +40,39 @@ class TransactionNotFound(NotFound):
     message = "There is no such transaction."
 
 
+class ReportNotFound(NotFound):
+    """There is no report of this name."""
+
+    reason = "REPORT_NOT_FOUND"
+    message = "There is no such report."
+
+
 class HoldNotFound(NotFound):
     """There is no such hold, or none that this caller may see."""
 
     reason = "HOLD_NOT_FOUND"
     message = "There is no such hold."
+
+
+class RewardNotFound(NotFound):
+    """There is no such reward, or none that this caller may see."""
+
+    reason = "REWARD_NOT_FOUND"
+    message = "There is no such reward."
+
+
+class RedemptionNotFound(NotFound):
+    """There is no such code, or none that this caller may see."""
+
+    reason = "REDEMPTION_NOT_FOUND"
+    message = "There is no such code."
+
+
+class CodePoolNotFound(NotFound):
+    """There is no such pool of codes, or none that this caller may see."""
+
+    reason = "CODE_POOL_NOT_FOUND"
+    message = "There is no such pool of codes."
 
 
 class _Refused(Problem):
@@ -112,6 +140,97 @@ class TransfersNotAllowed(_Refused):
 
     reason = "TRANSFERS_NOT_ALLOWED"
     message = "The program does not let members give points away."
+
+
+class RewardInactive(_Refused):
+    """Nobody redeems it."""
+
+    reason = "REWARD_INACTIVE"
+    message = "The reward is not active."
+
+
+class RewardNotYetValid(_Refused):
+    """Its time has not come. Metadata: valid_from."""
+
+    reason = "REWARD_NOT_YET_VALID"
+    message = "The reward cannot be redeemed yet."
+
+
+class RewardNoLongerValid(_Refused):
+    """Its time is over. Metadata: valid_until."""
+
+    reason = "REWARD_NO_LONGER_VALID"
+    message = "The reward cannot be redeemed any more."
+
+
+class TierNotEligible(_Refused):
+    """It is for other tiers. Metadata: tier, tiers."""
+
+    reason = "TIER_NOT_ELIGIBLE"
+    message = "The reward is for members of other tiers."
+
+
+class SegmentNotEligible(_Refused):
+    """It is for segments, and the member is not known to be in one."""
+
+    reason = "SEGMENT_NOT_ELIGIBLE"
+    message = "The reward is for segments that the member is not known to be in."
+
+
+class LimitReached(_Refused):
+    """The member has had it as often as one may. Metadata: limit, redeemed."""
+
+    reason = "LIMIT_REACHED"
+    message = "The member has redeemed this reward as often as one may."
+
+
+class OutOfStock(_Refused):
+    """Nothing is left of its stock, or of the pool of its codes."""
+
+    reason = "OUT_OF_STOCK"
+    message = "The reward is out of stock."
+
+
+class StockTaken(_Refused):
+    """More are redeemed than there would be. Metadata: taken."""
+
+    reason = "STOCK_TAKEN"
+    message = "More of it are redeemed than there would be."
+
+
+class RedemptionUsed(_Refused):
+    """The code was used before. Metadata: used_at, place."""
+
+    reason = "REDEMPTION_USED"
+    message = "The code was used before."
+
+
+class RedemptionCancelled(_Refused):
+    """The code was cancelled. Metadata: cancelled_at."""
+
+    reason = "REDEMPTION_CANCELLED"
+    message = "The code was cancelled."
+
+
+class RedemptionExpired(_Refused):
+    """The time of the code ran out. Metadata: expired_at."""
+
+    reason = "REDEMPTION_EXPIRED"
+    message = "The time of the code ran out."
+
+
+class TooManyRewards(_Refused):
+    """A program has only so many rewards."""
+
+    reason = "TOO_MANY_REWARDS"
+    message = "The program has as many rewards as it can have."
+
+
+class TooManyCodePools(_Refused):
+    """A business has only so many pools."""
+
+    reason = "TOO_MANY_CODE_POOLS"
+    message = "The business has as many pools of codes as it can have."
 
 
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {}

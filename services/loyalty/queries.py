@@ -23,6 +23,7 @@ async def membership(tx: Tx, customer_id: UUID, requested: str) -> Row[Any]:
         _mine.customer_id == customer_id,
         _mine.present,
         _mine.joined_at.is_not(None),
+        _mine.merged_into.is_(None),
     )
     if requested:
         wanted = wanted.where(_mine.business_id == UUID(requested))

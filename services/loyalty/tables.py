@@ -21,6 +21,7 @@ memberships = Table(
     Column("deleted", Boolean, nullable=False),
     Column("presence_version", BigInteger, nullable=False),
     Column("guest", Boolean, nullable=False),
+    Column("merged_into", UUID),
 )
 
 businesses = Table(

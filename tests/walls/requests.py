@@ -28,6 +28,7 @@ from regulars.loyalty.v1.programs_pb2 import (
     Program,
     SimulatedOrder,
 )
+from regulars.loyalty.v1.rewards_pb2 import REWARD_KIND_CUSTOM, CodePool, Reward
 from regulars.loyalty.v1.tiers_pb2 import Tier, TierConfiguration
 from regulars.type.v1.money_pb2 import Money
 
@@ -54,11 +55,13 @@ RESOURCES: Mapping[str, Callable[[], Message]] = {
     ),
     "AttributeDefinition": lambda: AttributeDefinition(name=f"a{new_id().hex}", type=ATTRIBUTE_TYPE_TEXT),
     "Business": lambda: Business(name="Next Door", currency="USD"),
+    "CodePool": lambda: CodePool(name="Codes"),
     "Customer": lambda: Customer(first_name="Ann", email=f"{new_id().hex}@example.com"),
     "EarningRule": lambda: EarningRule(name="A rule", bonus=Bonus(trigger=BONUS_TRIGGER_SIGN_UP, points=5)),
     "Order": _order,
     "OrderRecord": lambda: OrderRecord(order=_order()),
     "Program": lambda: Program(name="More"),
+    "Reward": lambda: Reward(name="A reward", kind=REWARD_KIND_CUSTOM, cost_points=1),
     "SavedView": lambda: SavedView(name=f"view {new_id().hex}"),
     "SimulatedOrder": lambda: SimulatedOrder(total_minor=1_000),
     "TierConfiguration": lambda: TierConfiguration(

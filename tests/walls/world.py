@@ -41,11 +41,13 @@ from regulars.customers.v1.views_pb2 import CreateViewRequest, SavedView
 from regulars.customers.v1.views_pb2_grpc import ViewsServiceStub
 from regulars.loyalty.v1 import ledger_pb2 as ledger
 from regulars.loyalty.v1 import programs_pb2 as programs
+from regulars.loyalty.v1 import rewards_pb2 as rewards
 from regulars.loyalty.v1 import tiers_pb2 as tiers
 from regulars.loyalty.v1.ledger_pb2_grpc import LedgerServiceStub
 from regulars.loyalty.v1.loyalty_pb2 import GetMembershipRequest
 from regulars.loyalty.v1.loyalty_pb2_grpc import LoyaltyServiceStub
 from regulars.loyalty.v1.programs_pb2_grpc import ProgramsServiceStub
+from regulars.loyalty.v1.rewards_pb2_grpc import RedemptionsServiceStub, RewardsServiceStub
 from regulars.loyalty.v1.tiers_pb2_grpc import TiersServiceStub
 from regulars.type.v1.money_pb2 import Money
 from tests.platform import TenantOfTest
@@ -90,6 +92,7 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
         "city": f"City {mark}",
         "slug": tenant.slug,
         "tier": f"tier {mark}",
+        "code": f"code{mark}",
     }
     business = await tenant.calls(BusinessesServiceStub).CreateBusiness(
         CreateBusinessRequest(business=Business(name=f"Shop {mark}", currency="USD", country="US"))
@@ -137,6 +140,7 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
     if heard:
         await _joined(tenant, made.id, business.id)
         points = await _points(tenant, made.id, business.id, texts["tier"])
+        points |= await _rewards(tenant, made.id, business.id, texts["code"])
         other = await tenant.calls(CustomersServiceStub, businesses=here).CreateCustomer(
             CreateCustomerRequest(customer=Customer(email=f"other-{mark}@example.com"))
         )
@@ -176,6 +180,30 @@ async def _points(tenant: TenantOfTest, customer_id: str, business_id: str, tier
         ledger.HoldPointsRequest(customer_id=customer_id, points=10, ttl_seconds=604_800)
     )
     return {"program": program.id, "rule": rule.id, "transaction": spent.id, "hold": held.id}
+
+
+async def _rewards(tenant: TenantOfTest, customer_id: str, business_id: str, code: str) -> dict[str, str]:
+    """A reward with a pool, whose first code the customer has got."""
+    here = [business_id]
+    catalogue = tenant.calls(RewardsServiceStub, businesses=here)
+    pool = await catalogue.CreateCodePool(
+        rewards.CreateCodePoolRequest(code_pool=rewards.CodePool(name="Partner"))
+    )
+    await catalogue.ImportCodes(
+        rewards.ImportCodesRequest(code_pool_id=pool.id, codes=[code, f"{code}-2", f"{code}-3"])
+    )
+    reward = await catalogue.CreateReward(
+        rewards.CreateRewardRequest(
+            reward=rewards.Reward(
+                name="Voucher", kind=rewards.REWARD_KIND_VOUCHER_CODE, cost_points=5, code_pool_id=pool.id
+            )
+        )
+    )
+    got = await tenant.calls(RedemptionsServiceStub, businesses=here).RedeemReward(
+        rewards.RedeemRewardRequest(customer_id=customer_id, reward_id=reward.id)
+    )
+    assert got.code == code
+    return {"code_pool": pool.id, "reward": reward.id, "redemption": got.id}
 
 
 async def _joined(tenant: TenantOfTest, customer_id: str, business_id: str) -> None:

@@ -13,6 +13,7 @@ from libs.db import Tx
 from libs.ids import new_id
 from services.loyalty.ledger import queries, rules, writing
 from services.loyalty.ledger.writing import Owned
+from services.loyalty.merges import queries as merges
 from services.loyalty.problems import NotReversible, TransfersNotAllowed
 from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import expires_at as expiry_of
@@ -109,6 +110,7 @@ async def reverse_redemption(
 
     Emits PointsReversed. Raises NotReversible, MembershipFrozen.
     """
+    customer_id = (await merges.survivors(tx, [customer_id]))[customer_id]
     await queries.free_member(tx, program, customer_id)
     await _own(tx, program, customer_id)  # the lock: what was given back is read under it
     spent = await queries.entry(tx, spent_id)

@@ -23,6 +23,7 @@ _MEMBERS = text("""
      and extract(day from m.joined_at at time zone :zone) = d.dom
      and extract(year from m.joined_at at time zone :zone) < extract(year from d.day)
     where m.tenant_id = :tenant and m.business_id = :business and m.present and m.joined_at is not null
+      and m.merged_into is null
       and m.customer_id > :after
       and exists (select from unnest(:programs) as p (program_id)
                   where not exists (

@@ -39,12 +39,13 @@ _FAULTS = text("""
         join holds h on h.tenant_id = :tenant and h.hold_id = l.hold_id and h.state = 1
         where l.tenant_id = :tenant and l.business_id = :business group by 1
     ), given as (
-        select account_id, order_id, sum(points) filter (where kind = 1) as given,
+        select a.program_id, order_id, sum(points) filter (where kind = 1) as given,
                -sum(points) filter (where kind = 5 and reverses_id is null) as taken,
-               sum(shortfall) as shortfall
-        from entries where tenant_id = :tenant and business_id = :business and order_id is not null group by 1, 2
+               sum(e.shortfall) as shortfall
+        from entries e join account a using (account_id)
+        where e.tenant_id = :tenant and e.business_id = :business and order_id is not null group by 1, 2
     ), award as (
-        select account_id, source, sum(points) as points from awards
+        select program_id, source, sum(points) as points from awards
         where tenant_id = :tenant and business_id = :business group by 1, 2
     )
     select 'account' as what, a.account_id as id, to_jsonb(a) || jsonb_build_object('entries_say', to_jsonb(e),
@@ -67,8 +68,8 @@ _FAULTS = text("""
       and (l.remaining <> l.points + coalesce(m.points, 0) or l.held <> coalesce(h.points, 0))
     union all
     select 'order', j.order_id, to_jsonb(j) from judged_orders j
-    left join given g on g.account_id = j.account_id and g.order_id = j.order_id
-    left join award w on w.account_id = j.account_id and w.source = 'order:' || j.order_id
+    left join given g on g.program_id = j.program_id and g.order_id = j.order_id
+    left join award w on w.program_id = j.program_id and w.source = 'order:' || j.order_id
     where j.tenant_id = :tenant and j.business_id = :business
       and (j.given <> coalesce(g.given, 0) or j.reclaimed - j.shortfall <> coalesce(g.taken, 0)
            or j.shortfall <> coalesce(g.shortfall, 0) or j.given > coalesce(w.points, 0))

@@ -266,9 +266,11 @@ async def _reclaims(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID]
         .group_by(_e.account_id, _e.order_id, _al.lot_id)
     )
     found: dict[tuple[UUID, UUID], dict[UUID, int]] = {}
-    for row in await tx.execute(wanted):
+    rows = (await tx.execute(wanted)).all()
+    now = await queries.roots(tx, {row.account_id for row in rows})
+    for row in rows:
         if row.points > 0:
-            found.setdefault((row.account_id, row.order_id), {})[row.lot_id] = int(row.points)
+            found.setdefault((now[row.account_id], row.order_id), {})[row.lot_id] = int(row.points)
     return found
 
 
@@ -279,10 +281,11 @@ async def _spent(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], l
     )
     rows = (await tx.execute(wanted)).all()
     back = await queries.returned(tx, [row.entry_id for row in rows]) if rows else {}
+    now = await queries.roots(tx, {row.account_id for row in rows})
     found: dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]] = {}
     for row in rows:
         spent = row.entry_id, -row.points, back.get(row.entry_id, 0)
-        found.setdefault((row.account_id, row.order_id), []).append(spent)
+        found.setdefault((now[row.account_id], row.order_id), []).append(spent)
     return found
 
 

@@ -6,12 +6,13 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, func, or_, select
+from sqlalchemy import ARRAY, Row, Select, Uuid, and_, bindparam, func, or_, select, text
 
 from libs.crypto import Column
 from libs.crypto.tables import subject_keys
 from libs.db import Tx
 from libs.ids import new_id
+from libs.problems import Conflict
 from services.loyalty.ledger import rules
 from services.loyalty.ledger.rules import Account, Book, Hold, Lot, Terms
 from services.loyalty.ledger.tables import (
@@ -42,6 +43,20 @@ _a, _e, _l, _h, _hl = accounts.c, entries.c, lots.c, holds.c, hold_lots.c
 _al, _m, _j, _w, _k = allocations.c, memberships.c, judged_orders.c, awards.c, subject_keys.c
 
 
+# Accounts and all that were merged into them.
+_STRANGERS = text("""
+    with recursive mine as (
+        select a.account_id, a.account_id as root from accounts a
+        where a.tenant_id = :tenant and a.account_id = any(:accounts)
+        union
+        select a.account_id, m.root from mine m
+        join accounts a on a.tenant_id = :tenant and a.merged_into = m.account_id
+    )
+    select l.*, m.root from mine m join lots l on l.tenant_id = :tenant and l.account_id = m.account_id
+    where m.root <> m.account_id and l.lot_id = any(:lots)
+""").bindparams(bindparam("accounts", type_=ARRAY(Uuid)), bindparam("lots", type_=ARRAY(Uuid)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
     """A member's points at an instant."""
@@ -70,6 +85,7 @@ async def member(tx: Tx, business_id: UUID, customer_id: UUID) -> Row[Any]:
         _m.customer_id == customer_id,
         _m.present,
         _m.joined_at.is_not(None),
+        _m.merged_into.is_(None),
     )
     found = (await tx.execute(wanted)).first()
     if found is None:
@@ -115,6 +131,8 @@ async def books(
     mine = select(accounts).where(_a.tenant_id == tx.tenant_id, _a.account_id.in_(wanted))
     mine = mine.order_by(_a.account_id)
     rows = (await tx.execute(mine.with_for_update() if lock else mine)).all()
+    if lock and any(row.merged_into for row in rows):
+        raise Conflict  # merged since the caller looked who it is: the next attempt finds the survivor
     found = {
         row.account_id: Book(
             account=account_of(row),
@@ -133,6 +151,11 @@ async def books(
     )
     for row in await tx.execute(open_lots):
         found[row.account_id].lots[row.lot_id] = lot_of(row)
+    missing = set(more_lots).difference(*(book.lots for book in found.values()))
+    if missing:
+        where = {"tenant": tx.tenant_id, "accounts": wanted, "lots": list(missing)}
+        for row in await tx.execute(_STRANGERS, where):
+            found[row.root].strangers[row.lot_id] = lot_of(row)
     if any(book.account.held for book in found.values()):
         for row in await tx.execute(_open_holds(tx, wanted)):
             book = found[row.account_id]
@@ -150,6 +173,20 @@ def _open_holds(tx: Tx, account_ids: Sequence[UUID]) -> Select[Any]:
         .join(hold_lots, and_(_hl.tenant_id == _h.tenant_id, _hl.hold_id == _h.hold_id))
         .where(_h.tenant_id == tx.tenant_id, _h.account_id.in_(account_ids), _h.state == rules.OPEN)
     )
+
+
+async def roots(tx: Tx, account_ids: Iterable[UUID]) -> dict[UUID, UUID]:
+    """Into which account each of these was merged by now; itself if into none."""
+    found = {each: each for each in account_ids}
+    asked = set(found)
+    while asked:
+        wanted = select(_a.account_id, _a.merged_into).where(
+            _a.tenant_id == tx.tenant_id, _a.account_id.in_(asked), _a.merged_into.is_not(None)
+        )
+        step = {row.account_id: row.merged_into for row in await tx.execute(wanted)}
+        found = {each: step.get(now, now) for each, now in found.items()}
+        asked = set(step.values())
+    return found
 
 
 async def account_id(tx: Tx, program_id: UUID, customer_id: UUID) -> UUID | None:

@@ -125,6 +125,7 @@ class Terms:
 class Book:
     """An account with its lots and holds, and what was written into it since it was loaded.
 
+    `strangers` are lots of accounts that were merged into this one: what returns to them is a lot of its own here.
     `new_id` makes ids. `drawn` are the allocations of the new entries: (entry, lot) → points, negative if drawn.
     """
 
@@ -140,6 +141,7 @@ class Book:
     touched_lots: set[UUID] = field(default_factory=set)
     touched_holds: set[UUID] = field(default_factory=set)
     new_holds: set[UUID] = field(default_factory=set)
+    strangers: dict[UUID, Lot] = field(default_factory=dict)
 
     @property
     def changed(self) -> bool:
@@ -527,7 +529,20 @@ class Book:
         """Points that return to lots; what the lots cannot take back pays debts, or is a lot of its own."""
         entry_id, left, to_pending = entry_id or self.new_id(), points, 0
         returned: list[tuple[Lot, int]] = []
-        for lot in reversed(self._in_order(shares)):
+        for lot_id in shares.keys() & self.strangers.keys():
+            stranger, put = self.strangers[lot_id], min(shares[lot_id], left)
+            if put > 0:
+                left -= put
+                lot = self._new_lot(
+                    entry_id,
+                    put,
+                    expires_at=stranger.expires_at,
+                    order_id=stranger.order_id,
+                    origin_lot_id=lot_id,
+                )
+                self._revive(lot)
+                returned.append((lot, put))
+        for lot in reversed(self._in_order(shares.keys() & self.lots.keys())):
             put = min(shares[lot.lot_id], left, lot.points - lot.remaining)
             if put <= 0:
                 continue

@@ -20,8 +20,10 @@ from libs.run.service import Runtime
 from regulars.loyalty.v1 import ledger_pb2 as pb
 from regulars.loyalty.v1.ledger_pb2_grpc import LedgerServiceServicer, MyLoyaltyServiceServicer
 from services.loyalty.ledger import actions, queries, wire
+from services.loyalty.problems import NotReversible
 from services.loyalty.programs import queries as programs
 from services.loyalty.programs.queries import Program
+from services.loyalty.rewards import queries as rewards
 
 DEFAULT_PAGE = 50
 
@@ -96,6 +98,8 @@ class LedgerService(LedgerServiceServicer):
             program = programs.program_of(await programs.row(tx, spent.program_id))
             done = await idempotency.claim(tx, request, entry_id)
             if not done:
+                if await rewards.spent_on_reward(tx, spent.entry_id):
+                    raise NotReversible("What paid for a reward comes back when its code is cancelled.")
                 done = await actions.reverse_redemption(
                     tx, program, spent.customer_id, spent.entry_id, entry_id
                 )

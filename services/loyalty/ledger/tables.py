@@ -31,6 +31,7 @@ accounts = Table(
     *_points("entries", "version"),
     *_instants("opened"),
     *_instants("active", nullable=True),
+    Column("merged_into", UUID),
 )
 
 entries = Table(

@@ -167,6 +167,13 @@ async def clear_override(tx: Tx, program: Program, customer_id: UUID) -> None:
     await _write(tx, program, of, {account_id: (before, verdict)})
 
 
+async def put(
+    tx: Tx, program: Program, of: Ladder, account_id: UUID, before: Standing, after: Standing
+) -> None:
+    """Gives a locked account another's standing at a merge. Emits TierUpgraded or TierDowngraded."""
+    await _write(tx, program, of, {account_id: (before, Verdict(after, rules.MERGE))})
+
+
 async def _locked(tx: Tx, program: Program, customer_id: UUID) -> UUID:
     """The member's account, made if need be, and locked."""
     member = program.program_id, customer_id

@@ -88,7 +88,7 @@ _PREVIEW = text("""
         left join standings s on s.tenant_id = a.tenant_id and s.account_id = a.account_id
         left join bought b on b.customer_id = a.customer_id
         left join given g on g.account_id = a.account_id
-        where a.tenant_id = :tenant and a.program_id = :program
+        where a.tenant_id = :tenant and a.program_id = :program and a.merged_into is null
     ), ranked as (
         select j.customer_id, j.tier, case when j.overridden then -1 else coalesce((
             select max(t.rank) from unnest(:spending, :visit, :point) with ordinality as t (s, v, p, rank)
@@ -205,7 +205,9 @@ async def due(tx: Tx, limit: int) -> list[Row[Any]]:
     now = tx.now
     wanted = (
         select(_s.account_id, _s.program_id)
+        .join(accounts, and_(_a.tenant_id == _s.tenant_id, _a.account_id == _s.account_id))
         .where(_s.tenant_id == tx.tenant_id, (_s.review_at <= now) | (_s.override_until <= now))
+        .where(_a.merged_into.is_(None))
         .order_by(_s.account_id)
         .limit(limit)
     )
@@ -214,7 +216,9 @@ async def due(tx: Tx, limit: int) -> list[Row[Any]]:
 
 async def accounts_after(tx: Tx, program_id: UUID, after: UUID | None, limit: int) -> list[UUID]:
     """Up to `limit` accounts of a program, in the order of their ids, those after one."""
-    wanted = select(_a.account_id).where(_a.tenant_id == tx.tenant_id, _a.program_id == program_id)
+    wanted = select(_a.account_id).where(
+        _a.tenant_id == tx.tenant_id, _a.program_id == program_id, _a.merged_into.is_(None)
+    )
     if after is not None:
         wanted = wanted.where(_a.account_id > after)
     return list((await tx.execute(wanted.order_by(_a.account_id).limit(limit))).scalars())

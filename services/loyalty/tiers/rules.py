@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 from services.loyalty.programs.rules import beginning, months_later
 
 # Reasons of changes, as TierReason has them.
-RULE, OVERRIDE, RECALCULATION = 1, 2, 3
-REASONS = {RULE: "RULE", OVERRIDE: "OVERRIDE", RECALCULATION: "RECALCULATION", 4: "MERGE"}
+RULE, OVERRIDE, RECALCULATION, MERGE = 1, 2, 3, 4
+REASONS = {RULE: "RULE", OVERRIDE: "OVERRIDE", RECALCULATION: "RECALCULATION", MERGE: "MERGE"}
 _MONTHS = {"MONTHLY": 1, "QUARTERLY": 3, "YEARLY": 12}
 
 

@@ -1,0 +1,92 @@
+"""Reads of reports: folded days and what was booked since, tiers with their members and moves."""
+
+from datetime import date
+from typing import Any
+
+from sqlalchemy import Date, Row, bindparam, text
+
+from libs.db import Tx
+from services.loyalty.ledger import writing
+from services.loyalty.programs.queries import Program
+from services.loyalty.programs.rules import beginning
+
+# Rows by `unit` (day, month, or "tier": one for each), and one without period for all that was before.
+_POINTS = text("""
+    with since as materialized (
+        select e.booked_at, e.kind, e.points, e.balance_points, e.pending_points, e.reverses_id, e.account_id
+        from entries e
+        where e.tenant_id = :tenant and e.business_id = :business
+          and e.booked_at >= coalesce(
+              (select m.folded_until from report_marks m where m.tenant_id = :tenant), '-infinity')
+    ), whole as (
+        select d.day, d.tier, d.issued, d.redeemed, d.expired, d.reclaimed, d.removed, d.change from report_days d
+        where d.tenant_id = :tenant and d.program_id = :program
+        union all
+        select cast(e.booked_at at time zone :zone as date), coalesce(s.tier, ''),
+               coalesce(sum(e.points) filter (where e.kind = 1 or (e.kind = 4 and e.points > 0)), 0),
+               coalesce(-sum(e.points) filter (where e.kind = 2 or (e.kind = 5 and e.reverses_id is not null)), 0),
+               coalesce(-sum(e.points) filter (where e.kind = 3), 0),
+               coalesce(-sum(e.points) filter (where e.kind = 5 and e.reverses_id is null), 0),
+               coalesce(-sum(e.points) filter (where e.kind = 4 and e.points < 0), 0),
+               sum(e.balance_points + e.pending_points)
+        from since e
+        join accounts a on a.tenant_id = :tenant and a.account_id = e.account_id and a.program_id = :program
+        left join standings s on s.tenant_id = :tenant and s.account_id = e.account_id
+        group by 1, 2
+    )
+    select case when day >= :first and :unit <> 'tier' then cast(date_trunc(:unit, day) as date) end as period,
+           case when :unit = 'tier' and day >= :first then tier end as tier, day < :first as before,
+           sum(issued) as issued, sum(redeemed) as redeemed, sum(expired) as expired, sum(reclaimed) as reclaimed,
+           sum(removed) as removed, sum(change) as change
+    from whole where day <= :last
+    group by 1, 2, 3 order by 3 desc, 1, 2
+""").bindparams(bindparam("first", type_=Date), bindparam("last", type_=Date))
+
+# Members and what they have, by tier.
+_TIERS = text("""
+    select coalesce(s.tier, '') as tier, count(*) as members, sum(a.balance + a.pending) as points
+    from accounts a left join standings s on s.tenant_id = a.tenant_id and s.account_id = a.account_id
+    where a.tenant_id = :tenant and a.program_id = :program and a.merged_into is null
+    group by 1
+""")
+_MOVES = text("""
+    select c.from_tier, c.to_tier, count(*) as moves, count(distinct c.account_id) as members
+    from tier_changes c join accounts a on a.tenant_id = c.tenant_id and a.account_id = c.account_id
+    where c.tenant_id = :tenant and c.business_id = :business and a.program_id = :program
+      and c.changed_at >= :begin and c.changed_at < :end and c.from_tier <> c.to_tier
+    group by 1, 2
+""")
+_IN_MASS = text("select set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)")
+
+
+async def points(tx: Tx, program: Program, first: date, last: date, unit: str) -> list[Row[Any]]:
+    """What happened to a program's points from day to day: by "day", "month" or "tier"; first what was before."""
+    await tx.execute(writing.BY_KEY)
+    where = {
+        "tenant": tx.tenant_id,
+        "business": program.business_id,
+        "program": program.program_id,
+        "zone": str(program.zone),
+        "first": first,
+        "last": last,
+        "unit": unit,
+    }
+    return list((await tx.execute(_POINTS, where)).all())
+
+
+async def tiers(tx: Tx, program: Program) -> list[Row[Any]]:
+    """Members with an account and their points, by tier; "" for those who never rose."""
+    await tx.execute(_IN_MASS)
+    return list((await tx.execute(_TIERS, {"tenant": tx.tenant_id, "program": program.program_id})).all())
+
+
+async def moves(tx: Tx, program: Program, first: date, last: date) -> list[Row[Any]]:
+    """How many went from tier to tier from the first day to before the last."""
+    where = {
+        "tenant": tx.tenant_id,
+        "business": program.business_id,
+        "program": program.program_id,
+        "begin": beginning(first, program.zone),
+        "end": beginning(last, program.zone),
+    }
+    return list((await tx.execute(_MOVES, where)).all())

@@ -1,0 +1,29 @@
+"""What is done again and again for rewards: codes past their time are booked, and rewards whose time has come told."""
+
+from datetime import timedelta
+from typing import Any
+
+from libs.caller import Caller, acting_as
+from libs.run.service import Runtime
+from libs.timers import Periodic
+from services.loyalty.rewards import actions
+
+AT_ONCE = 1_000
+
+
+async def keep_rewards(rt: Any) -> None:
+    """Expires every tenant's codes that are past their time, and publishes rewards whose time has come."""
+    runtime: Runtime = rt
+    for tenant in await runtime.tenants.all():
+        itself = Caller(
+            tenant_id=tenant.tenant_id, subject=runtime.name, kind="service", service=runtime.name
+        )
+        with acting_as(itself):
+            for book in (actions.expire_redemptions, actions.publish_rewards):
+                more = True
+                while more:
+                    async with runtime.db.tx() as tx:
+                        more = await book(tx, AT_ONCE) == AT_ONCE
+
+
+PERIODIC = [Periodic("keep rewards", timedelta(minutes=1), keep_rewards)]

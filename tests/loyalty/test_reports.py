@@ -1,0 +1,102 @@
+"""Reports: the same before and after the ledger is folded into days, and what is in them adds up."""
+
+from typing import Any
+
+import httpx
+
+from libs.clock import now
+from libs.db import Tx
+from libs.instants import stamp
+from regulars.loyalty.v1 import ledger_pb2 as ledger_pb
+from regulars.loyalty.v1 import reports_pb2 as pb
+from regulars.loyalty.v1.reports_pb2_grpc import ReportsServiceStub
+from services.loyalty.reports import jobs
+from tests.customers.shop import Shop, refused
+from tests.loyalty.members import balance, buy, give, has, in_ledger, join, ledger
+from tests.loyalty.test_rest import call
+
+
+async def report(shop: Shop, name: str = "points", **fields: Any) -> pb.Report:
+    calls = shop.calls(ReportsServiceStub)
+    found: pb.Report = await calls.GetReport(pb.GetReportRequest(report=name, **fields))
+    return found
+
+
+async def fold(shop: Shop, at_once: int = 3) -> int:
+    """Folds all there is; how many steps it took."""
+
+    async def once(tx: Tx) -> bool:
+        return await jobs.fold(tx, now(), at_once)
+
+    steps = 1
+    while await in_ledger(shop, once):
+        steps += 1
+    return steps
+
+
+async def test_points_add_up_whatever_is_folded(shop: Shop) -> None:
+    member, other = await join(shop), await join(shop)
+    await buy(shop, member, 50_000)
+    await has(shop, member, 500)
+    await give(shop, other, 100)
+    await give(shop, other, -30)
+    spent = await ledger(shop).RedeemPoints(ledger_pb.RedeemPointsRequest(customer_id=member, points=200))
+    await ledger(shop).RedeemPoints(ledger_pb.RedeemPointsRequest(customer_id=member, points=40))
+    await ledger(shop).ReverseRedemption(ledger_pb.ReverseRedemptionRequest(id=spent.id))
+    before = await report(shop)
+    total = before.total.points
+    assert (total.issued_points, total.redeemed_points, total.removed_points) == (600, 40, 30)
+    assert (total.outstanding_points, total.outstanding_minor, total.redeemed_minor) == (530, 530, 40)
+    (row,) = before.rows
+    assert (row.day, row.points) == (before.last_day, total)
+    assert await fold(shop) > 1
+    again = await report(shop)
+    assert (again.rows, again.total) == (before.rows, before.total)
+    await give(shop, other, 7)
+    later = await report(shop, by=pb.REPORT_GROUPING_MONTH)
+    assert later.total.points.outstanding_points == 537
+    assert [each.day for each in later.rows] == [f"{later.last_day[:7]}-01"]
+    by_tier = await report(shop, by=pb.REPORT_GROUPING_TIER)
+    assert sum(each.points.outstanding_points for each in by_tier.rows) == 537
+    assert sum(each.points.issued_points for each in by_tier.rows) == 607
+    whole = [await balance(shop, each) for each in (member, other)]
+    assert sum(each.balance + each.pending for each in whole) == 537
+    gone = await report(shop, last_day="2020-01-31")
+    assert (list(gone.rows), gone.total.points.outstanding_points) == ([], 0)
+
+
+async def test_tiers_tell_who_stands_where_and_who_rose(shop: Shop) -> None:
+    member, other = await join(shop), await join(shop)
+    await buy(shop, member, 90_000, placed_at=stamp(now()))
+    await has(shop, member, 900)
+    await give(shop, other, 5)
+    found = await report(shop, "tiers")
+    assert {row.tier: (row.members, row.upgrades) for row in found.rows if row.members} == {
+        "BRONZE": (1, 0),
+        "SILVER": (1, 1),
+    }
+    assert (found.total.members, found.upgrade_percent) == (2, 50.0)
+
+
+async def test_wrong_reports_are_refused(shop: Shop) -> None:
+    assert (
+        await refused(shop.calls(ReportsServiceStub).GetReport(pb.GetReportRequest(report="x")))
+    ).reason == ("REPORT_NOT_FOUND")
+    wrong: list[dict[str, Any]] = [
+        {"first_day": "2026-02-30"},
+        {"first_day": "2026-02-02", "last_day": "2026-02-01"},
+        {"first_day": "1990-01-01"},
+    ]
+    for fields in wrong:
+        request = pb.GetReportRequest(**fields)
+        found = await refused(shop.calls(ReportsServiceStub).GetReport(request))
+        assert list(found.fields) == ["first_day"]
+
+
+async def test_reports_by_hand(shop: Shop, rest: httpx.AsyncClient) -> None:
+    member = await join(shop)
+    await give(shop, member, 250)
+    found = await call(rest, "GET", f"/loyalty/reports/points?businessId={shop.id}&by=MONTH")
+    assert found["total"]["points"]["outstandingPoints"] == "250"
+    found = await call(rest, "GET", f"/loyalty/reports/tiers?businessId={shop.id}")
+    assert found["rows"][0]["tier"] == "BRONZE"
