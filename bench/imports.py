@@ -32,6 +32,7 @@ from regulars.customers.v1.imports_pb2_grpc import ImportsServiceStub
 PIECE = 256 * 1024
 READ_PAUSE = 0.02
 TOLD_EACH = 100_000  # rows: where a long run is
+DEADLINE = 7200.0  # of a watcher: without one the server ends it after some minutes
 AGAIN_UP_TO = 100_000  # rows of the file that is imported twice
 
 
@@ -100,7 +101,9 @@ class Bench:
         child = {"cpu": 0.0}
         began = time.perf_counter()
         await self.imports.StartImport(imports_pb2.StartImportRequest(id=import_id), metadata=self.auth)
-        watching = self.imports.WatchImport(imports_pb2.WatchImportRequest(id=import_id), metadata=self.auth)
+        watching = self.imports.WatchImport(
+            imports_pb2.WatchImportRequest(id=import_id), metadata=self.auth, timeout=DEADLINE
+        )
         async for progress in watching:
             self._look(child, services)
             if progress.rows_done >= told + TOLD_EACH:
