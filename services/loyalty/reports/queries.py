@@ -52,7 +52,8 @@ _POINTS = text("""
 # Members and what they have, by tier.
 _TIERS = text("""
     select coalesce(s.tier, '') as tier, count(*) as members, sum(a.balance + a.pending) as points
-    from accounts a left join standings s on s.tenant_id = a.tenant_id and s.account_id = a.account_id
+    from accounts a
+    left join standings s on s.tenant_id = :tenant and s.program_id = :program and s.account_id = a.account_id
     where a.tenant_id = :tenant and a.program_id = :program and a.merged_into is null
     group by 1
 """)
@@ -63,7 +64,11 @@ _MOVES = text("""
       and c.changed_at >= :begin and c.changed_at < :end and c.from_tier <> c.to_tier
     group by 1, 2
 """)
-_IN_MASS = text("select set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)")
+# Masses are hashed in memory, whatever was set before for look-ups by key.
+_IN_MASS = text("""
+    select set_config('enable_nestloop', 'off', true), set_config('enable_hashjoin', 'on', true),
+           set_config('enable_seqscan', 'on', true), set_config('work_mem', '160MB', true)
+""")
 
 
 async def points(tx: Tx, program: Program, first: date, last: date, unit: str) -> list[Row[Any]]:
