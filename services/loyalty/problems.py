@@ -135,6 +135,13 @@ class NotReversible(_Refused):
     message = "Only a redemption can be taken back."
 
 
+class TransferLimitReached(_Refused):
+    """The member has given away as much as one may in a month. Metadata: limit, given, requested."""
+
+    reason = "TRANSFER_LIMIT_REACHED"
+    message = "The member may not give away as many points in a month."
+
+
 class TransfersNotAllowed(_Refused):
     """The program keeps points where they are."""
 

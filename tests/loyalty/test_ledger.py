@@ -311,6 +311,26 @@ async def test_transfers_keep_their_expiry(shop: Shop) -> None:
     assert await faults(shop) == []
 
 
+async def test_no_more_is_given_away_in_a_month_than_the_program_says(shop: Shop) -> None:
+    member, other = await join(shop), await join(shop)
+    await give(shop, member, 100)
+    await set_program(shop, transfers_allowed=True, transferable_points_per_month=50)
+    request = pb.TransferPointsRequest(from_customer_id=member, to_customer_id=other, points=30)
+    done = await asyncio.gather(
+        *(ledger(shop).TransferPoints(request) for _ in range(4)), return_exceptions=True
+    )
+    assert sum(not isinstance(each, BaseException) for each in done) == 1
+    found = await refused(ledger(shop).TransferPoints(request))
+    assert (found.reason, found.metadata) == (
+        "TRANSFER_LIMIT_REACHED",
+        {"limit": "50", "given": "30", "requested": "30"},
+    )
+    request.points = 20
+    await ledger(shop).TransferPoints(request)
+    assert ((await balance(shop, member)).balance, (await balance(shop, other)).balance) == (50, 50)
+    assert await faults(shop) == []
+
+
 async def test_statements_come_in_pages_and_by_type(shop: Shop) -> None:
     member = await join(shop)
     for points in range(1, 8):

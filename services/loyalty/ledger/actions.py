@@ -14,8 +14,9 @@ from libs.ids import new_id
 from services.loyalty.ledger import queries, rules, writing
 from services.loyalty.ledger.writing import Owned
 from services.loyalty.merges import queries as merges
-from services.loyalty.problems import NotReversible, TransfersNotAllowed
+from services.loyalty.problems import NotReversible, TransferLimitReached, TransfersNotAllowed
 from services.loyalty.programs.queries import Program
+from services.loyalty.programs.rules import beginning
 from services.loyalty.programs.rules import expires_at as expiry_of
 
 _k = subject_keys.c
@@ -132,7 +133,7 @@ async def transfer_points(
 ) -> None:
     """Gives points to another member; `entry_id` is the giver's side. Emits PointsTransferred twice.
 
-    Raises TransfersNotAllowed, MembershipNotFound, MembershipFrozen, InsufficientPoints.
+    Raises TransfersNotAllowed, TransferLimitReached, MembershipNotFound, MembershipFrozen, InsufficientPoints.
     """
     if not program.settings.transfers_allowed:
         raise TransfersNotAllowed
@@ -145,6 +146,12 @@ async def transfer_points(
     )
     books = await queries.books(tx, opened.values(), programs, lock=True)
     theirs = books[opened[program.program_id, giver]], books[opened[program.program_id, receiver]]
+    limit = program.settings.transferable_points_per_month
+    if limit:
+        month = beginning(tx.now.astimezone(program.zone).date().replace(day=1), program.zone)
+        given = await queries.given_away(tx, theirs[0].account.account_id, month)
+        if given + points > limit:
+            raise TransferLimitReached(limit=limit, given=given, requested=points)
     other_id = new_id()
     theirs[1].receive(theirs[0].send(points, other_id, entry_id), entry_id, other_id)
     owned = [Owned(theirs[0], program, giver, receiver), Owned(theirs[1], program, receiver, giver)]

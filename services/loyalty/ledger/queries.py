@@ -352,6 +352,19 @@ async def returned(tx: Tx, entry_ids: Iterable[UUID]) -> dict[UUID, int]:
     return {row.reverses_id: int(row.points) for row in await tx.execute(wanted)}
 
 
+async def given_away(tx: Tx, account: UUID, since: datetime) -> int:
+    """How many points a member gave to others since an instant; merges, which nobody does by hand, do not count."""
+    wanted = select(func.coalesce(-func.sum(_e.points), 0)).where(
+        _e.tenant_id == tx.tenant_id,
+        _e.account_id == account,
+        _e.effective_at >= since,
+        _e.kind == rules.TRANSFER,
+        _e.points < 0,
+        _e.actor != "",
+    )
+    return int(await tx.scalar(wanted))
+
+
 async def hold_row(tx: Tx, hold_id: UUID) -> Row[Any]:
     """A hold of the caller's businesses. Raises HoldNotFound."""
     wanted = (

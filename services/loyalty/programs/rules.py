@@ -43,6 +43,7 @@ class Settings:
     guests_excluded: bool = False
     leap_day: str = "FEBRUARY_28"
     hundred_points_minor: int = 100
+    transferable_points_per_month: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,14 +1,17 @@
 """Reads of reports: folded days and what was booked since, tiers with their members and moves."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any
 
-from sqlalchemy import Date, Row, bindparam, text
+from sqlalchemy import Date, DateTime, Row, bindparam, select, text
 
 from libs.db import Tx
 from services.loyalty.ledger import writing
 from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import beginning
+from services.loyalty.reports.tables import report_marks
+
+_EVER = datetime(1, 1, 1, tzinfo=UTC)
 
 # Rows by `unit` (day, month, or "tier": one for each), and one without period for all that was before.
 _POINTS = text("""
@@ -16,7 +19,7 @@ _POINTS = text("""
         select e.booked_at, e.kind, e.points, e.balance_points, e.pending_points, e.reverses_id, e.account_id
         from entries e
         where e.tenant_id = :tenant and e.business_id = :business
-          and e.booked_at >= coalesce(
+          and (cast(:hint as timestamptz) is null or e.booked_at >= :hint) and e.booked_at >= coalesce(
               (select m.folded_until from report_marks m where m.tenant_id = :tenant), '-infinity')
     ), whole as (
         select d.day, d.tier, d.issued, d.redeemed, d.expired, d.reclaimed, d.removed, d.change from report_days d
@@ -40,12 +43,17 @@ _POINTS = text("""
            sum(removed) as removed, sum(change) as change
     from whole where day <= :last
     group by 1, 2, 3 order by 3 desc, 1, 2
-""").bindparams(bindparam("first", type_=Date), bindparam("last", type_=Date))
+""").bindparams(
+    bindparam("first", type_=Date),
+    bindparam("last", type_=Date),
+    bindparam("hint", type_=DateTime(timezone=True)),
+)
 
 # Members and what they have, by tier.
 _TIERS = text("""
     select coalesce(s.tier, '') as tier, count(*) as members, sum(a.balance + a.pending) as points
-    from accounts a left join standings s on s.tenant_id = a.tenant_id and s.account_id = a.account_id
+    from accounts a
+    left join standings s on s.tenant_id = :tenant and s.program_id = :program and s.account_id = a.account_id
     where a.tenant_id = :tenant and a.program_id = :program and a.merged_into is null
     group by 1
 """)
@@ -56,13 +64,22 @@ _MOVES = text("""
       and c.changed_at >= :begin and c.changed_at < :end and c.from_tier <> c.to_tier
     group by 1, 2
 """)
-_IN_MASS = text("select set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)")
+# Masses are hashed in memory, whatever was set before for look-ups by key.
+_IN_MASS = text("""
+    select set_config('enable_nestloop', 'off', true), set_config('enable_hashjoin', 'on', true),
+           set_config('enable_seqscan', 'on', true), set_config('work_mem', '160MB', true)
+""")
 
 
 async def points(tx: Tx, program: Program, first: date, last: date, unit: str) -> list[Row[Any]]:
     """What happened to a program's points from day to day: by "day", "month" or "tier"; first what was before."""
     await tx.execute(writing.BY_KEY)
+    # A mark only rises: the planner knows how little there is since, and the statement itself looks again.
+    mark = select(report_marks.c.folded_until).where(
+        report_marks.c.tenant_id == tx.tenant_id, report_marks.c.folded_until > _EVER
+    )
     where = {
+        "hint": await tx.scalar(mark),
         "tenant": tx.tenant_id,
         "business": program.business_id,
         "program": program.program_id,
