@@ -192,58 +192,58 @@ def _p95(found: list[float]) -> float:
 
 async def main(customers: int, orders: int) -> None:
     """Starts a stack and measures."""
-    async with stack.running() as found:
-        async with grpc.aio.insecure_channel(members.address(found.settings, "customers")) as channel:
-            bench = Bench(found, channel)
-            ids = await bench.some_ids(50)
-            await asyncio.sleep(2)
-            enough = asyncio.Event()
-            asyncio.get_running_loop().call_later(5, enough.set)
-            idle = await bench.reads(ids, enough)
-            print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    async with (
+        stack.running() as found,
+        grpc.aio.insecure_channel(members.address(found.settings, "customers")) as channel,
+    ):
+        bench = Bench(found, channel)
+        ids = await bench.some_ids(50)
+        await asyncio.sleep(2)
+        enough = asyncio.Event()
+        asyncio.get_running_loop().call_later(5, enough.set)
+        idle = await bench.reads(ids, enough)
+        print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+        print(
+            "| import | rows | seconds | rows/s | child ms/row | Postgres ms/row | service ms/row |"
+            " others ms/row | events waiting |"
+        )
+        print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+        during: list[float] = []
+        admin = found.url("customers", "owner")
+        kinds: list[tuple[str, bytes, imports_pb2.ImportKind.ValueType, int]] = [
+            ("customers", customers_file(customers), imports_pb2.IMPORT_KIND_CUSTOMERS, customers),
+        ]
+        if customers <= AGAIN_UP_TO:
+            kinds.append(("the same again", *kinds[0][1:]))
+        if orders:
+            content = orders_file(orders, customers)
+            kinds.append(("orders", content, imports_pb2.IMPORT_KIND_ORDERS, orders))
+        for name, content, kind, rows in kinds:
+            import_id = await bench.upload(content, kind)
+            stop = asyncio.Event()
+            reading = asyncio.create_task(bench.reads(ids, stop))
+            progress, took = await bench.run(import_id)
+            stop.set()
+            during = await reading
+            assert progress.rows_done == rows, progress
             print(
-                "| import | rows | seconds | rows/s | child ms/row | Postgres ms/row | service ms/row |"
-                " others ms/row | events waiting |"
+                f"| {name} | {rows:,} | {took['seconds']:.1f} | {rows / took['seconds']:,.0f} |"
+                f" {took['child'] / rows * 1000:.3f} | {took['postgres'] / rows * 1000:.3f} |"
+                f" {took['service'] / rows * 1000:.3f} | {took['others'] / rows * 1000:.3f} |"
+                f" {await asyncio.to_thread(_waiting, admin):,} |",
+                flush=True,
             )
-            print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
-            during: list[float] = []
-            admin = found.url("customers", "owner")
-            kinds: list[tuple[str, bytes, imports_pb2.ImportKind.ValueType, int]] = [
-                ("customers", customers_file(customers), imports_pb2.IMPORT_KIND_CUSTOMERS, customers),
-            ]
-            if customers <= AGAIN_UP_TO:
-                kinds.append(("the same again", *kinds[0][1:]))
-            if orders:
-                content = orders_file(orders, customers)
-                kinds.append(("orders", content, imports_pb2.IMPORT_KIND_ORDERS, orders))
-            for name, content, kind, rows in kinds:
-                import_id = await bench.upload(content, kind)
-                stop = asyncio.Event()
-                reading = asyncio.create_task(bench.reads(ids, stop))
-                progress, took = await bench.run(import_id)
-                stop.set()
-                during = await reading
-                assert progress.rows_done == rows, progress
-                print(
-                    f"| {name} | {rows:,} | {took['seconds']:.1f} | {rows / took['seconds']:,.0f} |"
-                    f" {took['child'] / rows * 1000:.3f} | {took['postgres'] / rows * 1000:.3f} |"
-                    f" {took['service'] / rows * 1000:.3f} | {took['others'] / rows * 1000:.3f} |"
-                    f" {await asyncio.to_thread(_waiting, admin):,} |",
-                    flush=True,
+            if name == "customers":
+                print_reads: Any = (
+                    _p95(idle),
+                    _p95(during),
+                    statistics.median(idle),
+                    statistics.median(during),
                 )
-                if name == "customers":
-                    print_reads: Any = (
-                        _p95(idle),
-                        _p95(during),
-                        statistics.median(idle),
-                        statistics.median(during),
-                    )
-            print(f"\nChild's memory at most {bench.most_memory} MB.")
-            print(
-                "Live reads p95 {:.1f} ms idle, {:.1f} ms beside; median {:.1f}, {:.1f}.".format(*print_reads)
-            )
-            bare = await asyncio.to_thread(_limit, admin, kinds[0][1])
-            print(f"Limit: copy into a bare table {customers / bare:,.0f} rows/s.")
+        print(f"\nChild's memory at most {bench.most_memory} MB.")
+        print("Live reads p95 {:.1f} ms idle, {:.1f} ms beside; median {:.1f}, {:.1f}.".format(*print_reads))
+        bare = await asyncio.to_thread(_limit, admin, kinds[0][1])
+        print(f"Limit: copy into a bare table {customers / bare:,.0f} rows/s.")
 
 
 if __name__ == "__main__":
