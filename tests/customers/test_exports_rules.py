@@ -5,6 +5,7 @@ import io
 import json
 import zipfile
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -324,6 +325,10 @@ def test_an_export_is_read_back_by_an_import_as_it_is(form: int) -> None:
         preferred_categories=["tea", "cake"],
         handles={"x": "ann", "telegram_chat_id": "-100123"},
     )
+    ann = replace(
+        ann,
+        place={"street_lines": ["1 Main St"], "postal_code": "53111", "city": "Bonn", "country": "DE"},
+    )
     file = io.BytesIO(b"".join([writer.begin(), writer.rows([ann]), writer.end()]))
     layout = reading.detect(file, file_name=f"customers.{writer.extension}")
     header, records = reading.columns(file, layout), list(reading.records(file, layout))
@@ -332,7 +337,9 @@ def test_an_export_is_read_back_by_an_import_as_it_is(form: int) -> None:
     )
     found = {column.name: column.target for column in mapping.columns if column.target}
     wanted = {
-        target.label: target.name for target in targets.targets(targets.CUSTOMERS, definitions).values()
+        target.label: target.name
+        for target in targets.targets(targets.CUSTOMERS, definitions).values()
+        if target.name != "address.street_line_2"  # an export has one column for the street
     }
     assert found == wanted
     facts = Facts(
