@@ -312,7 +312,8 @@ def _result(told: dict[str, Any]) -> pb.RecordResult:
 
 
 def _failed(error: grpc.aio.AioRpcError) -> Exception:
-    """Whether to tell it again."""
-    if error.code() in AWAY or refusal_of(error).reason == "CONFLICT":
+    """Whether to tell it again. What grpc.aio says of a message that it could not send is no answer of ours."""
+    unsent = error.code() is grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core"
+    if unsent or error.code() in AWAY or refusal_of(error).reason == "CONFLICT":
         return Again()
     return AssertionError(f"{error.code()}: {error.details()}")
