@@ -27,12 +27,12 @@ from tests.platform import Stack, TenantOfTest
 from tests.scan.sentinels import Sentinels
 
 CHILD = "child"  # the process of an import, which is no member of the stack
-PEOPLE, ORDERS = 3000, 1200
+PEOPLE, ORDERS = 4000, 1500
 MORE = 3  # in the long run the files and the rounds are so many times as long
 PATIENCE_SECONDS = 240
-WRITING: list[tuple[str, ...]] = [(CHILD,), ("customers", "postgres")]
-ORDERING: list[tuple[str, ...]] = [("postgres", "nats")]
-UNDOING: list[tuple[str, ...]] = [("customers", "postgres")]
+WRITING: list[tuple[str, ...]] = [(CHILD,), ("postgres",), ("customers",), ("nats",)]
+ORDERING: list[tuple[str, ...]] = [("customers", "postgres")]
+UNDOING: list[tuple[str, ...]] = [("postgres", "nats"), ("customers",)]
 
 
 @dataclass
