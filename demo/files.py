@@ -3,46 +3,12 @@
 import csv
 import io
 from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import date, timedelta
-from decimal import Decimal
-from pathlib import Path
+from datetime import timedelta
 
-from demo.people import people
-
-SAMPLE = Path(__file__).parent / "cdnow" / "sample.txt"
-CUSTOMERS, PURCHASES, DOLLARS = 2357, 6919, Decimal("244091.94")
-"""What is in the sample, and so what must be in Regulars afterwards."""
+from demo.history import History
 
 
-@dataclass(frozen=True, slots=True)
-class Purchase:
-    """One line of the sample. `line` counts from 1."""
-
-    line: int
-    customer: int
-    day: date
-    discs: int
-    dollars: Decimal
-
-
-def purchases() -> list[Purchase]:
-    """The sample, in the order of its lines."""
-    found = []
-    for line, text in enumerate(SAMPLE.read_text().splitlines(), 1):
-        _, customer, day, discs, dollars = text.split()
-        when = date(int(day[:4]), int(day[4:6]), int(day[6:]))
-        found.append(Purchase(line, int(customer), when, int(discs), Decimal(dollars)))
-    return found
-
-
-def weeks_until(today: date) -> int:
-    """By how many whole weeks the purchases move so that the last one was within the last seven days."""
-    last = max(purchase.day for purchase in purchases())
-    return ((today - last).days - 1) // 7
-
-
-def customers_file() -> bytes:
+def customers_file(history: History) -> bytes:
     """The customers as a shop in Germany would send them: semicolons, Windows-1252 where it suffices, else UTF-8.
 
     Five more rows are wrong on purpose.
@@ -58,7 +24,7 @@ def customers_file() -> bytes:
             one.city,
             "US",
         ]
-        for one in people(CUSTOMERS)
+        for one in history.people
     ]
     rows[40:40] = [["W1", "Bob", "Broken", "bob@", "(617) 555-0199", "", "Boston", "US"]]
     rows[400:400] = [["W2", "Tom", "Orrow", "tom.orrow@example.com", "", "2199-01-01", "Denver", "US"]]
@@ -69,9 +35,9 @@ def customers_file() -> bytes:
     return _csv([head, *rows], ";")
 
 
-def orders_file(weeks: int) -> bytes:
+def orders_file(history: History, weeks: int) -> bytes:
     """The purchases as orders, `weeks` later than they were. Four more rows are wrong on purpose."""
-    rows = list(_orders(weeks))
+    rows = list(_orders(history, weeks))
     rows[100:100] = [["W-1", "0004", "1997-02-30", "1", "CD", "Music", "11.77", "USD", "paid", str(weeks)]]
     rows[2000:2000] = [
         ["W-2", "0004", "1997-03-01", "1", "CD", "Music", "twelve dollars", "USD", "paid", str(weeks)]
@@ -83,8 +49,8 @@ def orders_file(weeks: int) -> bytes:
     return _csv([head, *rows], ",")
 
 
-def _orders(weeks: int) -> Iterator[list[str]]:
-    for one in purchases():
+def _orders(history: History, weeks: int) -> Iterator[list[str]]:
+    for one in history.purchases:
         day = one.day + timedelta(weeks=weeks)
         number = f"{one.customer:04}-{one.line}"
         yield [

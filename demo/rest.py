@@ -38,6 +38,10 @@ class Rest:
         """The answer to a POST of JSON. Raises Refused."""
         return await self._ask("POST", path, query, json=body or {})
 
+    async def put(self, path: str, body: Mapping[str, Any]) -> Any:
+        """The answer to a PUT of JSON. Raises Refused."""
+        return await self._ask("PUT", path, {}, json=body)
+
     async def upload(self, path: str, content: bytes, media: str, **query: Any) -> Any:
         """The answer to a POST of a file. Raises Refused."""
         return await self._ask("POST", path, query, content=content, headers={"content-type": media})

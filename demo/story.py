@@ -1,10 +1,9 @@
 """The demonstration itself: files are imported, somebody is found, an order arrives, and the totals are checked."""
 
 import asyncio
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, date, datetime, time
+from datetime import date
 from decimal import Decimal
 from typing import Any
 from uuid import UUID
@@ -15,8 +14,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from demo import files
-from demo.people import people
+from demo import files, points
+from demo.history import FOUND, RISING, History
 from demo.rest import Rest
 from libs import clock, stream
 
@@ -25,30 +24,54 @@ NAME = "CDNOW"
 # How long the events of one order may take to arrive.
 EVENT_SECONDS = 10.0
 Mint = Callable[[UUID], str]
+Number = points.Number
 
 
-async def tell(rest: Rest, mint: Mint, nats: Client, prefix: str, tenant: UUID, out: Console) -> bool:
+async def tell(
+    rest: Rest,
+    mint: Mint,
+    nats: Client,
+    prefix: str,
+    tenant: UUID,
+    out: Console,
+    history: History | None = None,
+) -> bool:
     """Tells the whole story; True if all totals are those of the purchase history.
 
     `mint` makes a token for one business. Raises Refused.
     """
-    today = clock.now().date()
+    today, history = clock.now().date(), history or History()
     _head(out, "1", "A business")
     rest.use(mint(await _business(rest, out)))
     _head(out, "2", "Its customers, from a file")
-    await _import(rest, out, "customers.csv", files.customers_file(), "CUSTOMERS")
+    await _import(rest, out, "customers.csv", files.customers_file(history), "CUSTOMERS")
     _head(out, "3", "Its orders, from another")
-    weeks = files.weeks_until(today)
+    weeks = history.weeks_until(today)
     out.print(f"All purchases move by {weeks:,} weeks, so that the last one was within the last seven days.")
-    await _import(rest, out, "orders.csv", files.orders_file(weeks), "ORDERS")
+    await _import(rest, out, "orders.csv", files.orders_file(history, weeks), "ORDERS")
     _head(out, "4", "Somebody, found by a name with a slip in it")
-    customer = await _found(rest, out)
+    customer = await _found(rest, out, history)
     _head(out, "5", "What is known of them")
     await _profile(rest, out, customer)
     _head(out, "6", "An order arrives over REST, and tells everybody who wants to know")
     await _order(rest, nats, prefix, tenant, out, customer, today)
-    _head(out, "7", "Does it add up?")
-    return await _totals(rest, out)
+    _head(out, "7", "Points for all of it")
+    await points.caught_up(rest, out, history.points(FOUND))
+    _head(out, "8", "Tiers that fit the shop")
+    await points.tiers(rest, out)
+    _head(out, "9", "One more order, and somebody rises")
+    await points.rise(rest, out, history, today)
+    _head(out, "10", "Who stands where")
+    standings = await points.standings(rest, out, history)
+    _head(out, "11", "Why each point was given")
+    await points.reasons(rest, out, customer)
+    _head(out, "12", "A reward, redeemed and cancelled")
+    await points.reward(rest, out, customer)
+    _head(out, "13", "What the shop owes")
+    owed = await points.owed(rest, out)
+    _head(out, "14", "Does it add up?")
+    whole = history.points(FOUND, RISING)
+    return await _totals(rest, out, history, [*standings, ("points", owed, whole)])
 
 
 def _head(out: Console, number: str, text: str) -> None:
@@ -121,18 +144,8 @@ async def _refused(rest: Rest, out: Console, import_id: str) -> None:
 # --- a customer ----------------------------------------------------------------------------------------------
 
 
-def _somebody() -> tuple[str, str]:
-    """The name of the best customer of those who share it with nobody: first and last name."""
-    everybody = list(people(files.CUSTOMERS))
-    names = Counter((one.first, one.last) for one in everybody)
-    orders = Counter(purchase.customer for purchase in files.purchases())
-    candidates = [one for one in everybody if names[one.first, one.last] == 1 and len(one.last) > 6]
-    best = max(candidates, key=lambda one: (orders[one.number], -one.number))
-    return best.first, best.last
-
-
-async def _found(rest: Rest, out: Console) -> dict[str, Any]:
-    first, last = _somebody()
+async def _found(rest: Rest, out: Console, history: History) -> dict[str, Any]:
+    first, last = history.found.first, history.found.last
     query = f"{last[:2]}{last[3:]} {first}"  # a letter is missing
     found = (await rest.post("/customers/search", {"query": query, "pageSize": 3}))["customers"]
     out.print(f"Searching {query!r}:")
@@ -172,20 +185,9 @@ def _dollars(money: dict[str, Any]) -> Decimal:
 async def _order(
     rest: Rest, nats: Client, prefix: str, tenant: UUID, out: Console, customer: dict[str, Any], today: date
 ) -> None:
-    """Records today's order of the customer: on another day it is a newer revision, and never a second order."""
-    order = {
-        "source": "till",
-        "externalId": "demo-1",
-        "revision": today.toordinal(),
-        "status": "PAID",
-        "placedAt": datetime.combine(today, time(), UTC).isoformat().replace("+00:00", "Z"),
-        "customerId": customer["id"],
-        "channel": "pos",
-        "items": [{"sku": "CD-7", "name": "Kind of Blue", "category": "Music", "brand": "Columbia",
-                   "quantity": 2, "unitPrice": {"amountMinor": 1299}}],
-    }  # fmt: skip
+    """Records today's order of the customer, and shows what goes out."""
     async with _events(nats, prefix, tenant) as events:
-        result = (await rest.post("/orders", order))["result"]
+        result = (await rest.post("/orders", FOUND.order(customer["id"], today)))["result"]
         out.print(f"POST /orders → {result['outcome']}, order {result['orderId']}")
         if result["outcome"] == "UNCHANGED":
             out.print("It was recorded earlier today, so nothing is told again.")
@@ -230,7 +232,9 @@ async def _events(nats: Client, prefix: str, tenant: UUID) -> AsyncIterator[Asyn
 # --- totals --------------------------------------------------------------------------------------------------
 
 
-async def _totals(rest: Rest, out: Console) -> bool:
+async def _totals(
+    rest: Rest, out: Console, history: History, more: Sequence[tuple[str, Number, Number]]
+) -> bool:
     """Counts everything through the API, order by order, and sets it beside the purchase history."""
     customers = int((await rest.get("/customers/stats"))["total"])
     count, minor, token = 0, 0, ""
@@ -241,14 +245,15 @@ async def _totals(rest: Rest, out: Console) -> bool:
         token = page.get("nextPageToken", "")
         if not token:
             break
-    rows = (
-        ("customers", f"{customers:,}", f"{files.CUSTOMERS:,}"),
-        ("purchases", f"{count:,}", f"{files.PURCHASES:,}"),
-        ("dollars", f"{Decimal(minor) / 100:,}", f"{files.DOLLARS:,}"),
-    )
+    rows: list[tuple[str, Number, Number]] = [
+        ("customers", customers, history.customers),
+        ("purchases", count, len(history.purchases)),
+        ("dollars", Decimal(minor) / 100, history.dollars),
+        *more,
+    ]
     table = Table("", "in Regulars", "in the history", box=None, pad_edge=False)
-    for row in rows:
-        table.add_row(*row)
+    for name, ours, theirs in rows:
+        table.add_row(name, f"{ours:,}", f"{theirs:,}")
     out.print(table)
     right = all(ours == theirs for _, ours, theirs in rows)
     out.print("[green]It adds up.[/]" if right else "[red]It does not add up.[/]")
