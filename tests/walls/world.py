@@ -78,8 +78,8 @@ class World:
         return self.tenant.token(*roles, businesses=[self.business], customer=mine)
 
 
-async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
-    """A new business of the tenant, with one of each thing; `heard`: loyalty knows of its customer."""
+async def make_world(tenant: TenantOfTest, *, points: bool = True, files: bool = True) -> World:
+    """A new business of the tenant, with one of each thing: what loyalty keeps, an import, an export."""
     mark = uuid4().hex
     texts = {
         "email": f"{mark}@example.com",
@@ -135,21 +135,21 @@ async def make_world(tenant: TenantOfTest, *, heard: bool = True) -> World:
     view = await tenant.calls(ViewsServiceStub, businesses=here).CreateView(
         CreateViewRequest(view=SavedView(name=f"view {mark}", shared=True))
     )
-    export_id = await _exported(tenant, business.id)
-    points: dict[str, str] = {}
-    if heard:
+    ids = {"customer": made.id, "business": business.id, "address": address.id, "note": note.id}
+    ids |= {"order": recorded.result.order_id, "view": view.id}
+    if points:
         await _joined(tenant, made.id, business.id)
-        points = await _points(tenant, made.id, business.id, texts["tier"])
-        points |= await _rewards(tenant, made.id, business.id, texts["code"])
+        ids |= await _points(tenant, made.id, business.id, texts["tier"])
+        ids |= await _rewards(tenant, made.id, business.id, texts["code"])
         other = await tenant.calls(CustomersServiceStub, businesses=here).CreateCustomer(
             CreateCustomerRequest(customer=Customer(email=f"other-{mark}@example.com"))
         )
         await _joined(tenant, other.id, business.id)
-        points |= {"to_customer": other.id}
-    ids = {"customer": made.id, "business": business.id, "address": address.id, "note": note.id}
-    ids |= {"order": recorded.result.order_id, "view": view.id}
-    ids |= {"export": export_id, "import": await _imported(tenant, business.id, texts["email"])}
-    return World(tenant, ids | points | await _jobs(tenant, business.id), texts)
+        ids |= {"to_customer": other.id}
+    if files:
+        ids |= {"export": await _exported(tenant, business.id)}
+        ids |= {"import": await _imported(tenant, business.id, texts["email"])}
+    return World(tenant, ids | await _jobs(tenant, business.id), texts)
 
 
 async def _points(tenant: TenantOfTest, customer_id: str, business_id: str, tier: str) -> dict[str, str]:

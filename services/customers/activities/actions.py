@@ -1,6 +1,6 @@
 """Writes about activities."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -44,18 +44,22 @@ _RECORD = text("""
     select activity_id from claimed
 """)
 
-_ACTIVE = text("""
-    update memberships m set last_active_at = lively.at
-    from (
-        select m.customer_id, seen.at
-        from json_to_recordset(cast(:seen as json)) as seen (customer_id uuid, at timestamptz)
-        join memberships m
-          on m.tenant_id = :tenant and m.business_id = :business and m.customer_id = seen.customer_id
-        where m.last_active_at is null or m.last_active_at < seen.at
-        order by m.customer_id
-        for no key update of m
-    ) lively
-    where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = lively.customer_id
+# Rows are held by one statement and written by the next. One that did both would look for the rows to write in a
+# snapshot from before it waited, and could wait for a version that another one holds while that waits for this.
+_HOLD_STALE = text("""
+    select m.customer_id
+    from json_to_recordset(cast(:seen as json)) as seen (customer_id uuid, at timestamptz)
+    join memberships m
+      on m.tenant_id = :tenant and m.business_id = :business and m.customer_id = seen.customer_id
+    where m.last_active_at is null or m.last_active_at < seen.at
+    order by m.customer_id
+    for no key update of m
+""")
+_MOVE = text("""
+    update memberships m set last_active_at = seen.at
+    from json_to_recordset(cast(:seen as json)) as seen (customer_id uuid, at timestamptz)
+    where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = seen.customer_id
+      and (m.last_active_at is null or m.last_active_at < seen.at)
 """)
 
 _FORGET_IPS = text("""
@@ -89,16 +93,22 @@ async def record_activities(
     if not new:
         return new
     recorded = [(person, written) for person, written in items if written.activity_id in new]
-    seen: dict[str, datetime] = {}
+    seen: dict[UUID, datetime] = {}
     for person, written in recorded:
         if written.kind in rules.OWN_KINDS:
-            at, who = min(written.occurred_at, tx.now), str(person.customer_id)
+            at, who = written.occurred_at, person.customer_id
             seen[who] = max(at, seen.get(who, at))
-    if seen:
-        moved = [{"customer_id": who, "at": at} for who, at in seen.items()]
-        await tx.execute(_ACTIVE, {**where, "seen": orjson.dumps(moved).decode()})
+    await move_last_active(tx, business_id, seen)
     await emit_all(tx, [_fact(business_id, person, written) for person, written in recorded])
     return new
+
+
+async def move_last_active(tx: Tx, business_id: UUID, seen: Mapping[UUID, datetime]) -> None:
+    """Moves the last activity of customers forward to when they were seen: never back, and never past now."""
+    gone_by = [{"customer_id": str(who), "at": min(at, tx.now)} for who, at in seen.items()]
+    where = {"tenant": tx.tenant_id, "business": business_id, "seen": orjson.dumps(gone_by).decode()}
+    if gone_by and (await tx.execute(_HOLD_STALE, where)).first():
+        await tx.execute(_MOVE, where)
 
 
 async def forget_ips(tx: Tx, most: int) -> int:

@@ -7,6 +7,7 @@ import orjson
 from sqlalchemy import Row, text
 
 from libs.db import Tx
+from services.customers.activities.actions import move_last_active
 from services.customers.orders.rules import CANCELLED, Tally
 
 _DAYS = text("""
@@ -41,25 +42,13 @@ _DROP_FAVOURITES = text("""
           from jsonb_to_recordset(cast(:rows as jsonb)) as f (customer_id uuid, kind text, name text))
 """)
 
-# The stage is that of `rules.lifecycle_stage`, in whole numbers. Last activity moves forward in the same statement;
-# activities move it too, so the memberships are locked in the order in which those lock them.
+# The stage is that of `rules.lifecycle_stage`, in whole numbers.
 _METRICS = text("""
     with gain as (
         select * from jsonb_to_recordset(cast(:rows as jsonb))
             as g (customer_id uuid, recorded int, completed int, cancelled int, refunded int,
                   spent_minor bigint, refunded_minor bigint, items bigint,
-                  first timestamptz, last timestamptz, moved boolean, seen timestamptz)
-    ), active as (
-        update memberships m set last_active_at = lively.at
-        from (
-            select m.customer_id, least(g.seen, :now) as at
-            from gain g join memberships m
-              on m.tenant_id = :tenant and m.business_id = :business and m.customer_id = g.customer_id
-            where m.last_active_at is null or m.last_active_at < least(g.seen, :now)
-            order by m.customer_id
-            for no key update of m
-        ) lively
-        where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = lively.customer_id
+                  first timestamptz, last timestamptz, moved boolean)
     ), sums as (
         select g.customer_id,
                coalesce(m.orders_recorded, 0) + g.recorded as recorded,
@@ -146,6 +135,7 @@ async def write(tx: Tx, business_id: UUID, tally: Tally) -> None:
     await run(_FAVOURITES, favourites)
     await run(_DROP_FAVOURITES, [row for row in favourites if row["quantity"] < 0])
     await run(_METRICS, gains, now=tx.now, cancelled=CANCELLED)
+    await move_last_active(tx, business_id, tally.seen)
 
 
 # What the three tables must hold, counted anew from the orders; rows of either side that the other has not.

@@ -222,14 +222,15 @@ def share(order: Order | None) -> Share:
 class Tally:
     """Sums what the metrics of customers gain and lose by changes of their orders.
 
-    `customers` also have the first and last instants among their changed orders, whether one moved away, and when
-    the latest of all was placed.
+    `customers` also have the first and last instants among their changed orders, and whether one moved away; `seen`
+    has when the latest of all was placed.
     """
 
     COUNTED = ("recorded", "completed", "cancelled", "refunded", "spent_minor", "refunded_minor", "items")
 
     def __init__(self) -> None:
         self.customers: dict[UUID, dict[str, Any]] = {}
+        self.seen: dict[UUID, datetime] = {}
         self.days: dict[tuple[UUID, date], list[int]] = {}
         self.favourites: dict[tuple[UUID, str, str], list[int]] = {}
 
@@ -247,10 +248,9 @@ class Tally:
         if customer_id is None or (old == new and not later):
             return
         sums = self.customers.setdefault(
-            customer_id,
-            dict.fromkeys(self.COUNTED, 0) | {"first": None, "last": None, "moved": False, "seen": placed_at},
+            customer_id, dict.fromkeys(self.COUNTED, 0) | {"first": None, "last": None, "moved": False}
         )
-        sums["seen"] = max(sums["seen"], placed_at)
+        self.seen[customer_id] = max(self.seen.get(customer_id, placed_at), placed_at)
         for name in self.COUNTED:
             sums[name] += getattr(new, name) - getattr(old, name)
         # What was the first or the last may be so no more: then both are looked for anew.
