@@ -1,5 +1,6 @@
 """The RPCs over REST: find the call, know the caller, keep the limits, translate, forward, answer."""
 
+import asyncio
 import logging
 import time
 from collections.abc import Iterable, Mapping
@@ -9,7 +10,7 @@ from opentelemetry.trace import SpanKind
 
 from libs import telemetry
 from libs.contracts import ContractError, Method
-from libs.problems import Code, Problem, TooManyRequests, Unauthenticated
+from libs.problems import Code, Problem, TooManyRequests, Unauthenticated, Unavailable
 from libs.tokens import Identity, Tokens
 from services.gateway import errors, headers, metrics
 from services.gateway.access_log import AccessLog
@@ -104,6 +105,11 @@ class Api:
             await self._serve(exchange)
         except ClientGone:
             exchange.status = errors.CLIENT_GONE
+        except asyncio.CancelledError:
+            # The gateway stops, and has waited for as long as it does: nobody knows what becomes of the call.
+            if exchange.status:
+                raise
+            await self._refuse(exchange, Unavailable(), None)
         finally:
             seconds = time.perf_counter() - began
             metrics.HTTP_RUNNING.dec()

@@ -113,3 +113,17 @@ async def test_a_stop_finishes_what_runs(opens: Any) -> None:
             asyncio.get_running_loop().call_later(0.3, servicer.go.set)
         # The gateway has stopped; the call that ran was answered before.
         assert (await call).status_code == 200
+
+
+async def test_a_call_that_a_stop_does_not_wait_for_may_be_sent_again(opens: Any) -> None:
+    async with httpx.AsyncClient() as client:
+        async with opens(drain_seconds=1) as api:
+            servicer = api.shop.servicer
+            servicer.waiting.clear()
+            servicer.go.clear()
+            url, headers = f"{api.url}/api/v1/wait", api.client.headers
+            call = asyncio.create_task(client.post(url, json={"name": "long"}, headers=headers))
+            await asyncio.wait_for(servicer.waiting.wait(), 5)
+        answer = await call
+        servicer.go.set()
+        assert (answer.status_code, answer.json()["error"]["reason"]) == (503, "UNAVAILABLE")
