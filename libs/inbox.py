@@ -108,12 +108,12 @@ async def park(
         )
 
 
-async def unpark(tx: Tx, key: str) -> None:
-    """Retries, once `tx` commits, the events of the caller's tenant that wait for `key`."""
+async def unpark(tx: Tx, *keys: str) -> None:
+    """Retries, once `tx` commits, the events of the caller's tenant that wait for one of `keys`."""
+    waiting = parked.c.waits_for == any_(bindparam("keys", type_=ARRAY(Text)))
     await tx.execute(
-        update(parked)
-        .where(parked.c.tenant_id == tx.tenant_id, parked.c.waits_for == key)
-        .values(due_at=tx.now)
+        update(parked).where(parked.c.tenant_id == tx.tenant_id, waiting).values(due_at=tx.now),
+        {"keys": list(keys)},
     )
     tx.after_commit(bell(PARKED_BELL).ring)
 

@@ -1,64 +1,62 @@
 """Writes about memberships. Each applies what is newer, so events may come twice, late and in any order."""
 
 from collections.abc import Iterable
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, case, func
+import orjson
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 
 from libs.db import Tx
+from libs.pipeline import Query
 from services.loyalty.tables import memberships
 
 _mine = memberships.c
 
+# The last joining counts, also if something newer was heard before it.
+_JOIN = Query(
+    text("""
+    insert into memberships as m (tenant_id, business_id, customer_id, joined_at, blocked, guest, standing_version,
+                                  present, deleted, presence_version)
+    select :tenant, j.business_id, j.customer_id, j.joined_at, j.blocked, j.guest, j.version, true, false, j.version
+    from json_to_recordset(cast(:joinings as json))
+        as j (business_id uuid, customer_id uuid, joined_at timestamptz, blocked boolean, guest boolean, version bigint)
+    on conflict on constraint memberships_pkey do update
+    set joined_at = greatest(m.joined_at, excluded.joined_at),
+        blocked = case when m.standing_version < excluded.standing_version then excluded.blocked else m.blocked end,
+        guest = case when m.standing_version < excluded.standing_version then excluded.guest else m.guest end,
+        standing_version = greatest(m.standing_version, excluded.standing_version),
+        present = case when m.presence_version < excluded.presence_version then excluded.present else m.present end,
+        deleted = case when m.presence_version < excluded.presence_version then excluded.deleted else m.deleted end,
+        presence_version = greatest(m.presence_version, excluded.presence_version)
+""")
+)
 
-async def join(
-    tx: Tx,
-    business_id: UUID,
-    customer_id: UUID,
-    *,
-    version: int,
-    joined_at: datetime,
-    blocked: bool,
-    guest: bool = False,
-) -> None:
-    """Makes a customer a member as of `joined_at`, in the standing of this version."""
-    fresh = insert(memberships).values(
-        tenant_id=tx.tenant_id,
-        business_id=business_id,
-        customer_id=customer_id,
-        joined_at=joined_at,
-        blocked=blocked,
-        guest=guest,
-        standing_version=version,
-        present=True,
-        deleted=False,
-        presence_version=version,
-    )
 
-    def later(name: str) -> ColumnElement[Any]:
-        newer = _mine.presence_version < fresh.excluded.presence_version
-        return case((newer, fresh.excluded[name]), else_=_mine[name])
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Joining:
+    """A customer became a member as of `joined_at`, in the standing of this version."""
 
-    merged = {
-        # The last joining counts, also if something newer was heard before it.
-        "joined_at": func.greatest(_mine.joined_at, fresh.excluded.joined_at),
-        "blocked": case(
-            (_mine.standing_version < fresh.excluded.standing_version, fresh.excluded.blocked),
-            else_=_mine.blocked,
-        ),
-        "guest": case(
-            (_mine.standing_version < fresh.excluded.standing_version, fresh.excluded.guest),
-            else_=_mine.guest,
-        ),
-        "standing_version": func.greatest(_mine.standing_version, fresh.excluded.standing_version),
-        "present": later("present"),
-        "deleted": later("deleted"),
-        "presence_version": func.greatest(_mine.presence_version, fresh.excluded.presence_version),
-    }
-    await tx.execute(fresh.on_conflict_do_update(constraint="memberships_pkey", set_=merged))
+    business_id: UUID
+    customer_id: UUID
+    version: int
+    joined_at: datetime
+    blocked: bool
+    guest: bool
+
+
+async def join(tx: Tx, joinings: Iterable[Joining]) -> None:
+    """Makes customers members."""
+    newest: dict[tuple[UUID, UUID], Joining] = {}
+    for each in joinings:
+        key = each.customer_id, each.business_id
+        before = newest.get(key, each)
+        last = max(each, before, key=lambda one: one.version)
+        newest[key] = replace(last, joined_at=max(each.joined_at, before.joined_at))
+    rows = [asdict(newest[key]) for key in sorted(newest)]  # in one order everywhere
+    await tx.together((_JOIN, {"tenant": tx.tenant_id, "joinings": orjson.dumps(rows).decode()}))
 
 
 async def set_standing(

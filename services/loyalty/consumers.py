@@ -15,6 +15,7 @@ from regulars.customers.v1.activities_pb2 import ACTIVITY_KIND_CUSTOM
 from regulars.customers.v1.customers_pb2 import CUSTOMER_STATUS_BLOCKED, CUSTOMER_TYPE_GUEST
 from regulars.customers.v1.orders_pb2 import ORDER_STATUS_CANCELLED
 from services.loyalty import actions
+from services.loyalty.actions import Joining
 from services.loyalty.ledger import earning
 from services.loyalty.ledger.earning import Heard, Occasion
 from services.loyalty.merges import actions as merges
@@ -53,46 +54,46 @@ async def _know(
 
 async def customer_created(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerCreated]]) -> None:
     """A new customer is a member from the start."""
-    for event in events:
-        await _join(tx, event.message, event.version)
-    await _sign_up(tx, [event.message for event in events])
+    await _join(tx, events)
 
 
 async def membership_joined(tx: Tx, rt: Any, events: Sequence[Event[heard.MembershipJoined]]) -> None:
     """So is one who joins another business."""
-    for event in events:
-        await _join(tx, event.message, event.version)
-    await _sign_up(tx, [event.message for event in events])
+    await _join(tx, events)
 
 
-async def _sign_up(tx: Tx, joined: Sequence[heard.CustomerCreated | heard.MembershipJoined]) -> None:
-    now = await merged.survivors(tx, [UUID(each.customer_id) for each in joined])
+async def _join(
+    tx: Tx, events: Sequence[Event[heard.CustomerCreated]] | Sequence[Event[heard.MembershipJoined]]
+) -> None:
+    joinings = [
+        Joining(
+            business_id=UUID(event.message.business_id),
+            customer_id=UUID(event.message.customer_id),
+            version=event.version,
+            joined_at=instant(event.message.joined_at),
+            blocked=event.message.status == CUSTOMER_STATUS_BLOCKED,
+            guest=event.message.type == CUSTOMER_TYPE_GUEST,
+        )
+        for event in events
+    ]
+    await actions.join(tx, joinings)
+    now = await merged.survivors(tx, [each.customer_id for each in joinings])
+    await merges.mark(tx, now)
+    whose = {
+        (each.business_id, who) for each in joinings for who in (each.customer_id, now[each.customer_id])
+    }
+    await inbox.unpark(tx, *(earning.member_key(*member) for member in whose))
     occasions = [
         Occasion(
-            business_id=UUID(each.business_id),
-            customer_id=now[UUID(each.customer_id)],
+            business_id=each.business_id,
+            customer_id=now[each.customer_id],
             trigger=rules.SIGN_UP,
             key="sign_up",
-            at=instant(each.joined_at),
+            at=each.joined_at,
         )
-        for each in joined
+        for each in joinings
     ]
     await earning.work_in_occasions(tx, occasions)
-
-
-async def _join(tx: Tx, joined: heard.CustomerCreated | heard.MembershipJoined, version: int) -> None:
-    business_id, customer_id = UUID(joined.business_id), UUID(joined.customer_id)
-    await actions.join(
-        tx,
-        business_id,
-        customer_id,
-        version=version,
-        joined_at=instant(joined.joined_at),
-        blocked=joined.status == CUSTOMER_STATUS_BLOCKED,
-        guest=joined.type == CUSTOMER_TYPE_GUEST,
-    )
-    await merges.mark(tx, business_id, customer_id)
-    await inbox.unpark(tx, earning.member_key(business_id, customer_id))
 
 
 async def customer_updated(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerUpdated]]) -> None:

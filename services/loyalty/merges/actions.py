@@ -167,11 +167,11 @@ async def erase(tx: Tx, customer_id: UUID) -> None:
     await tx.execute(update(memberships).where(*mine).values(gone))
 
 
-async def mark(tx: Tx, business_id: UUID, customer_id: UUID) -> None:
-    """Says of a membership that was heard of late who the member is by now."""
-    survivor = (await queries.survivors(tx, [customer_id]))[customer_id]
-    if survivor != customer_id:
-        await _inherit(tx, customer_id, survivor)
+async def mark(tx: Tx, now: Mapping[UUID, UUID]) -> None:
+    """Says of memberships that were heard of late who the members are by now."""
+    for customer_id, survivor_id in sorted(now.items()):
+        if survivor_id != customer_id:
+            await _inherit(tx, customer_id, survivor_id)
 
 
 def _undone_key(source_id: UUID) -> str:
