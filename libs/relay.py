@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -45,12 +46,20 @@ _DELETE = text("""
     where o.tenant_id = sent.tenant_id and o.id = sent.id
 """).bindparams(bindparam("tenants", type_=ARRAY(Uuid)), bindparam("ids", type_=ARRAY(Uuid)))
 
+_NEWEST = select(outbox.c.created_at).where(outbox.c.lane == BULK).order_by(outbox.c.id.desc()).limit(1)
+
 STANDBY_SECONDS = 1.0
 ACK_SECONDS = 5.0
 MAX_BACKOFF_SECONDS = 5.0
 # After a batch that came in bulk, how many times as long as it took no other such batch goes out: what happens now
-# finds the relay, the stream and its consumers idle most of the time, however much an import has to tell.
-BULK_REST = 3.0
+# finds the relay, the stream and its consumers idle at least half of the time, however much an import has to tell.
+BULK_REST = 1.0
+# While more is still coming in, which is told by the newest of it: an import is sooner done if what hears of it waits.
+BULK_REST_BESIDE = 19.0
+BULK_GOES_ON = timedelta(seconds=2)
+BULK_REST_SECONDS = 5.0  # at most
+# But no longer than this: imports that never end must not keep back what they tell.
+BULK_WAITS_AT_MOST = timedelta(minutes=10)
 
 
 class Relay:
@@ -135,8 +144,17 @@ class Relay:
             raise error
         if rows[-1].lane == BULK:
             now = asyncio.get_running_loop().time()
-            self._bulk_at = now + BULK_REST * (now - began)
+            rest = await self._bulk_rest(rows[-1].created_at) * (now - began)
+            self._bulk_at = now + min(rest, BULK_REST_SECONDS)
         return len(sent)
+
+    async def _bulk_rest(self, oldest: datetime) -> float:
+        """How long the second lane rests after a batch with an event of `oldest`, as a multiple of its time."""
+        async with self._db.worker() as tx:
+            newest = await tx.scalar(_NEWEST)
+        if newest is None or tx.now - newest > BULK_GOES_ON or tx.now - oldest > BULK_WAITS_AT_MOST:
+            return BULK_REST
+        return BULK_REST_BESIDE
 
     async def _publish(self, rows: Sequence[Row[Any]]) -> tuple[list[UUID], Exception | None]:
         """Publishes all, many in flight; gives the ids that were acknowledged, and the first error if any."""

@@ -1,7 +1,7 @@
 """Writes about memberships. Each applies what is newer, so events may come twice, late and in any order."""
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
@@ -55,8 +55,12 @@ async def join(tx: Tx, joinings: Iterable[Joining]) -> None:
         before = newest.get(key, each)
         last = max(each, before, key=lambda one: one.version)
         newest[key] = replace(last, joined_at=max(each.joined_at, before.joined_at))
-    rows = [asdict(newest[key]) for key in sorted(newest)]  # in one order everywhere
+    rows = [_joining(newest[key]) for key in sorted(newest)]  # in one order everywhere
     await tx.together((_JOIN, {"tenant": tx.tenant_id, "joinings": orjson.dumps(rows).decode()}))
+
+
+def _joining(each: Joining) -> dict[str, object]:
+    return {name: getattr(each, name) for name in Joining.__slots__}
 
 
 async def set_standing(
