@@ -10,8 +10,11 @@ from libs.instants import stamp
 from regulars.loyalty.v1 import ledger_pb2 as ledger_pb
 from regulars.loyalty.v1 import reports_pb2 as pb
 from regulars.loyalty.v1.reports_pb2_grpc import ReportsServiceStub
+from regulars.loyalty.v1.rewards_pb2 import REWARD_KIND_CUSTOM
 from services.loyalty.reports import jobs
+from tests.customers.purchases import record, refund
 from tests.customers.shop import Shop, refused
+from tests.loyalty.catalogue import add_reward, cancel, redeem, use
 from tests.loyalty.members import balance, buy, give, has, in_ledger, join, ledger
 from tests.loyalty.test_rest import call
 
@@ -24,13 +27,16 @@ async def report(shop: Shop, name: str = "points", **fields: Any) -> pb.Report:
 
 async def fold(shop: Shop, at_once: int = 3) -> int:
     """Folds all there is; how many steps it took."""
+    steps = 0
+    for each in jobs.FOLDS:
 
-    async def once(tx: Tx) -> bool:
-        return await jobs.fold(tx, now(), at_once)
+        async def once(tx: Tx, each: Any = each) -> bool:
+            found: bool = await each(tx, now(), at_once)
+            return found
 
-    steps = 1
-    while await in_ledger(shop, once):
-        steps += 1
+        more = True
+        while more:
+            more, steps = await in_ledger(shop, once), steps + 1
     return steps
 
 
@@ -49,7 +55,7 @@ async def test_points_add_up_whatever_is_folded(shop: Shop) -> None:
     assert (total.outstanding_points, total.outstanding_minor, total.redeemed_minor) == (530, 530, 40)
     (row,) = before.rows
     assert (row.day, row.points) == (before.last_day, total)
-    assert await fold(shop) > 1
+    assert await fold(shop) > len(jobs.FOLDS)
     again = await report(shop)
     assert (again.rows, again.total) == (before.rows, before.total)
     await give(shop, other, 7)
@@ -76,6 +82,60 @@ async def test_tiers_tell_who_stands_where_and_who_rose(shop: Shop) -> None:
         "SILVER": (1, 1),
     }
     assert (found.total.members, found.upgrade_percent) == (2, 50.0)
+    assert [row.upgrade_percent for row in found.rows][:2] == [0.0, 100.0]
+
+
+async def test_rewards_costs_and_cohorts_are_the_same_whatever_is_folded(shop: Shop) -> None:
+    member, other = await join(shop), await join(shop)
+    await buy(shop, member, 50_000, placed_at=stamp(now()))
+    await has(shop, member, 500)
+    await give(shop, other, 300)
+    five = await add_reward(shop, 100)
+    mug = await add_reward(shop, 50, name="A mug", kind=REWARD_KIND_CUSTOM)
+    first, second = [await redeem(shop, member, five) for _ in range(2)]
+    third = await redeem(shop, other, mug)
+    await use(shop, first.code)
+    await use(shop, third.code)
+    await cancel(shop, second.code)
+
+    async def told() -> list[pb.Report]:
+        return [await report(shop, name) for name in ("rewards", "costs", "cohorts")]
+
+    wanted, costs, cohorts = before = await told()
+    assert [(row.reward.name, row.reward.redeemed, row.reward.used) for row in wanted.rows] == [
+        ("Five off", 2, 1),
+        ("A mug", 1, 1),
+    ]
+    whole = wanted.total.reward
+    assert (whole.redeemed, whole.cancelled, whole.spent_points, whole.used_minor) == (3, 1, 150, 550)
+    (day,) = costs.rows
+    assert day.costs == costs.total.costs
+    assert (day.costs.issued_minor, day.costs.rewards_minor, day.costs.orders) == (800, 550, 1)
+    assert (day.costs.revenue_minor, day.costs.issued_percent, day.costs.rewards_percent) == (
+        50_000,
+        1.6,
+        1.1,
+    )
+    (joined,) = cohorts.rows
+    assert (joined.cohort.members, joined.day) == (2, f"{cohorts.last_day[:7]}-01")
+    (month,) = joined.cohort.months
+    assert (month.number, month.active, month.active_percent) == (0, 2, 100.0)
+    assert (month.issued_points, month.redeemed_points) == (800, 150)
+    assert await fold(shop, at_once=1) > len(jobs.FOLDS)
+    assert [(each.rows, each.total) for each in await told()] == [(each.rows, each.total) for each in before]
+
+    await redeem(shop, member, mug)
+    await buy(shop, other, 10_000, placed_at=stamp(now()), external_id="half")
+    await has(shop, other, 350)
+    await record(shop, refund("half", 5_000))
+    await has(shop, other, 300)
+    wanted, costs, cohorts = await told()
+    assert (wanted.total.reward.redeemed, wanted.total.reward.spent_points) == (4, 200)
+    assert (costs.total.costs.revenue_minor, costs.total.costs.orders) == (55_000, 2)
+    (month,) = cohorts.rows[0].cohort.months
+    assert (month.active, month.issued_points, month.redeemed_points) == (2, 900, 200)
+    by_month = await report(shop, "costs", by=pb.REPORT_GROUPING_MONTH)
+    assert [row.costs for row in by_month.rows] == [costs.total.costs]
 
 
 async def test_wrong_reports_are_refused(shop: Shop) -> None:
@@ -91,6 +151,8 @@ async def test_wrong_reports_are_refused(shop: Shop) -> None:
         request = pb.GetReportRequest(**fields)
         found = await refused(shop.calls(ReportsServiceStub).GetReport(request))
         assert list(found.fields) == ["first_day"]
+    by_tier = pb.GetReportRequest(report="costs", by=pb.REPORT_GROUPING_TIER)
+    assert list((await refused(shop.calls(ReportsServiceStub).GetReport(by_tier))).fields) == ["by"]
 
 
 async def test_reports_by_hand(shop: Shop, rest: httpx.AsyncClient) -> None:

@@ -1,4 +1,4 @@
-"""What is done again and again for reports: the ledger's entries are folded into days."""
+"""What is done again and again for reports: what happened is folded into days and months."""
 
 from datetime import datetime, timedelta
 from typing import Any
@@ -10,6 +10,7 @@ from libs.db import Tx
 from libs.run.service import Runtime
 from libs.timers import Periodic
 from services.loyalty.ledger import writing
+from services.loyalty.reports import cohorts, revenue, rewards
 
 ENTRIES_AT_ONCE = 50_000
 # No transaction is open as long as this: what was booked before it has been committed, or never will be.
@@ -54,7 +55,7 @@ _FOLD = text("""
 _MOVE = text("update report_marks set folded_until = :until where tenant_id = :tenant")
 
 
-async def fold(tx: Tx, settled: datetime, at_once: int = ENTRIES_AT_ONCE) -> bool:
+async def fold(tx: Tx, settled: datetime, at_once: int) -> bool:
     """Folds about `at_once` entries that were booked before `settled` into days; True if there are more."""
     where: dict[str, Any] = {"tenant": tx.tenant_id}
     await tx.execute(_LOCK, where)
@@ -72,18 +73,22 @@ async def fold(tx: Tx, settled: datetime, at_once: int = ENTRIES_AT_ONCE) -> boo
     return cut is not None
 
 
+FOLDS = (fold, rewards.fold, cohorts.fold, revenue.fold)
+
+
 async def fold_days(rt: Any) -> None:
-    """Folds what every tenant's members earned and spent."""
+    """Folds what every tenant's members earned, spent and bought."""
     runtime: Runtime = rt
     for tenant in await runtime.tenants.all():
         itself = Caller(
             tenant_id=tenant.tenant_id, subject=runtime.name, kind="service", service=runtime.name
         )
         with acting_as(itself):
-            more = True
-            while more:
-                async with runtime.db.tx() as tx:
-                    more = await fold(tx, tx.now - SETTLED_AFTER)
+            for each in FOLDS:
+                more = True
+                while more:
+                    async with runtime.db.tx() as tx:
+                        more = await each(tx, tx.now - SETTLED_AFTER, ENTRIES_AT_ONCE)
 
 
 PERIODIC = [Periodic("fold days", timedelta(minutes=1), fold_days)]

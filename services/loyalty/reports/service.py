@@ -14,10 +14,12 @@ from regulars.loyalty.v1.reports_pb2_grpc import ReportsServiceServicer
 from services.loyalty.problems import ReportNotFound
 from services.loyalty.programs import queries as programs
 from services.loyalty.programs.queries import Program
-from services.loyalty.reports import queries
+from services.loyalty.programs.rules import months_later
+from services.loyalty.reports import cohorts, queries, revenue, rewards, wire
 from services.loyalty.tiers import queries as tiers
 from services.loyalty.tiers.rules import Ladder
 
+NAMES = {"points", "tiers", "rewards", "costs", "cohorts"}
 DEFAULT_DAYS, MOST_DAYS = 30, 3_660
 _UNITS = {pb.REPORT_GROUPING_MONTH: "month", pb.REPORT_GROUPING_TIER: "tier"}
 
@@ -30,11 +32,11 @@ class ReportsService(ReportsServiceServicer):
 
     async def GetReport(self, request: pb.GetReportRequest, context: Context) -> pb.Report:
         name = request.report or "points"
-        if name not in {"points", "tiers"}:
+        if name not in NAMES:
             raise ReportNotFound
         async with self.rt.db.read() as tx:
             program = await programs.meant(tx, request.business_id, request.program_id)
-            first, last = _days(request, tx.now.astimezone(program.zone).date())
+            first, last = days(request, tx.now.astimezone(program.zone).date(), name)
             of = await tiers.ladder(tx, program.program_id)
             found = pb.Report(
                 report=name,
@@ -44,16 +46,28 @@ class ReportsService(ReportsServiceServicer):
                 currency=program.currency,
                 as_of=stamp(tx.now),
             )
+            unit = _UNITS.get(request.by, "day")
             if name == "tiers":
                 await _tiers(tx, program, of, first, last, found)
+            elif name == "rewards":
+                became = await rewards.became(tx, program, first, last, "reward")
+                wire.popularity(found, became, await rewards.names(tx, became))
+            elif name == "costs":
+                await _costs(tx, program, first, last, unit, found)
+            elif name == "cohorts":
+                wire.cohorts(found, await cohorts.cohorts(tx, program, first, last))
             else:
-                await _points(tx, program, of, first, last, _UNITS.get(request.by, "day"), found)
+                await _points(tx, program, of, first, last, unit, found)
         return found
 
 
-def _days(request: pb.GetReportRequest, today: date) -> tuple[date, date]:
+def days(request: pb.GetReportRequest, today: date, name: str = "") -> tuple[date, date]:
+    """First and last day that a report is about. Raises InvalidArgument."""
     last = _day(request.last_day, "last_day") or today
-    first = _day(request.first_day, "first_day") or last - timedelta(days=DEFAULT_DAYS - 1)
+    usual = months_later(last, -12) if name == "cohorts" else last - timedelta(days=DEFAULT_DAYS - 1)
+    first = _day(request.first_day, "first_day") or usual
+    if name == "cohorts":
+        first = first.replace(day=1)
     if first > last:
         raise InvalidArgument.of("first_day", "must not be after the last day", "OUT_OF_RANGE")
     if (last - first).days > MOST_DAYS:
@@ -115,6 +129,19 @@ def _value(figures: pb.PointsFigures, program: Program) -> None:
         figures.breakage_percent = round(100 * figures.expired_points / figures.issued_points, 2)
 
 
+async def _costs(tx: Tx, program: Program, first: date, last: date, unit: str, into: pb.Report) -> None:
+    if unit == "tier":
+        raise InvalidArgument.of("by", "costs are by day or month", "INVALID")
+    issued = {
+        row.period: int(row.issued)
+        for row in await queries.points(tx, program, first, last, unit)
+        if not row.before
+    }
+    used = await rewards.became(tx, program, first, last, unit)
+    earned = await revenue.revenue(tx, program.business_id, first, last, unit)
+    wire.costs(into, program, issued, used, earned)
+
+
 async def _tiers(tx: Tx, program: Program, of: Ladder, first: date, last: date, into: pb.Report) -> None:
     rows = {tier.name: into.rows.add(tier=tier.name) for tier in of.tiers}
     for found in await queries.tiers(tx, program):
@@ -130,6 +157,7 @@ async def _tiers(tx: Tx, program: Program, of: Ladder, first: date, last: date, 
         row.downgrades += 0 if up else move.moves
     for row in rows.values():
         _value(row.points, program)
+        row.upgrade_percent = wire.percent(row.upgrades, row.members)
     _sum(into.total, rows.values())
     if into.total.members:
         into.upgrade_percent = round(100 * rose / into.total.members, 2)

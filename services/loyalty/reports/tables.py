@@ -1,4 +1,4 @@
-"""The tables of reports; migration 0007 says what their columns mean."""
+"""The tables of reports; migrations 0007 and 0008 say what their columns mean."""
 
 from sqlalchemy import BigInteger, Column, Date, DateTime, Table, Text
 from sqlalchemy.dialects.postgresql import UUID
@@ -25,5 +25,13 @@ report_marks = Table(
     "report_marks",
     metadata,
     Column("tenant_id", UUID, primary_key=True),
+    Column("folded_until", DateTime(timezone=True), nullable=False),
+)
+
+fold_marks = Table(
+    "fold_marks",
+    metadata,
+    Column("tenant_id", UUID, primary_key=True),
+    Column("subject", Text, primary_key=True),
     Column("folded_until", DateTime(timezone=True), nullable=False),
 )
