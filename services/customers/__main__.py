@@ -5,6 +5,7 @@ from libs.run.service import Service, main
 from regulars.customers.v1.activities_pb2_grpc import add_ActivitiesServiceServicer_to_server
 from regulars.customers.v1.addresses_pb2_grpc import add_AddressesServiceServicer_to_server
 from regulars.customers.v1.businesses_pb2_grpc import add_BusinessesServiceServicer_to_server
+from regulars.customers.v1.contacts_pb2_grpc import add_ContactsServiceServicer_to_server
 from regulars.customers.v1.customers_pb2_grpc import add_CustomersServiceServicer_to_server
 from regulars.customers.v1.exports_pb2_grpc import add_ExportsServiceServicer_to_server
 from regulars.customers.v1.imports_pb2_grpc import add_ImportsServiceServicer_to_server
@@ -20,6 +21,7 @@ from services.customers.activities.jobs import PERIODIC
 from services.customers.activities.service import ActivitiesService
 from services.customers.addresses.service import AddressesService
 from services.customers.businesses.service import BusinessesService
+from services.customers.contacts.service import ContactsService
 from services.customers.exports.jobs import JOBS as EXPORT_JOBS
 from services.customers.exports.jobs import PERIODIC as EXPORT_PERIODIC
 from services.customers.exports.service import ExportsService
@@ -44,6 +46,7 @@ SERVICE = Service(
         (add_TenantsServiceServicer_to_server, TenantsService(rt)),
         (add_BusinessesServiceServicer_to_server, BusinessesService(rt)),
         (add_CustomersServiceServicer_to_server, CustomersService(rt)),
+        (add_ContactsServiceServicer_to_server, ContactsService(rt)),
         (add_AddressesServiceServicer_to_server, AddressesService(rt)),
         (add_NotesServiceServicer_to_server, NotesService(rt)),
         (add_MeServiceServicer_to_server, MeService(rt)),

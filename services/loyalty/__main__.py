@@ -11,6 +11,10 @@ from regulars.loyalty.v1.loyalty_pb2_grpc import (
     add_LoyaltyServiceServicer_to_server,
 )
 from regulars.loyalty.v1.programs_pb2_grpc import add_ProgramsServiceServicer_to_server
+from regulars.loyalty.v1.referrals_pb2_grpc import (
+    add_MyReferralsServiceServicer_to_server,
+    add_ReferralsServiceServicer_to_server,
+)
 from regulars.loyalty.v1.reports_pb2_grpc import add_ReportsServiceServicer_to_server
 from regulars.loyalty.v1.rewards_pb2_grpc import (
     add_MyRewardsServiceServicer_to_server,
@@ -23,6 +27,9 @@ from services.loyalty.ledger.jobs import PERIODIC as LEDGER
 from services.loyalty.ledger.service import LedgerService, MyLoyaltyService
 from services.loyalty.problems import PROBLEMS
 from services.loyalty.programs.service import ProgramsService
+from services.loyalty.referrals.jobs import JOBS as REFERRAL_JOBS
+from services.loyalty.referrals.jobs import PERIODIC as REFERRALS
+from services.loyalty.referrals.service import MyReferralsService, ReferralsService
 from services.loyalty.reports.jobs import PERIODIC as REPORTS
 from services.loyalty.reports.service import ReportsService
 from services.loyalty.rewards.jobs import PERIODIC as REWARDS
@@ -43,12 +50,14 @@ SERVICE = Service(
         (add_RewardsServiceServicer_to_server, RewardsService(rt)),
         (add_RedemptionsServiceServicer_to_server, RedemptionsService(rt)),
         (add_MyRewardsServiceServicer_to_server, MyRewardsService(rt)),
+        (add_ReferralsServiceServicer_to_server, ReferralsService(rt)),
+        (add_MyReferralsServiceServicer_to_server, MyReferralsService(rt)),
         (add_ReportsServiceServicer_to_server, ReportsService(rt)),
         (add_JobsServiceServicer_to_server, JobsServicer(rt)),
     ],
     consumers=HANDLERS,
-    jobs=JOBS,
-    periodic=[*LEDGER, *TIERS, *REWARDS, *REPORTS],
+    jobs={**JOBS, **REFERRAL_JOBS},
+    periodic=[*LEDGER, *TIERS, *REWARDS, *REFERRALS, *REPORTS],
     problems=PROBLEMS,
 )
 

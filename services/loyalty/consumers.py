@@ -23,6 +23,8 @@ from services.loyalty.merges import queries as merged
 from services.loyalty.programs import actions as programs
 from services.loyalty.programs import rules
 from services.loyalty.programs.rules import Line, Purchase
+from services.loyalty.referrals import actions as referrals
+from services.loyalty.referrals.actions import Joined
 
 
 async def business_created(tx: Tx, rt: Any, events: Sequence[Event[heard.BusinessCreated]]) -> None:
@@ -94,6 +96,18 @@ async def _join(
         for each in joinings
     ]
     await earning.work_in_occasions(tx, occasions)
+    brought = [
+        Joined(
+            business_id=each.business_id,
+            customer_id=now[each.customer_id],
+            code=event.message.referral_code,
+            at=each.joined_at,
+        )
+        for event, each in zip(events, joinings, strict=True)
+        if event.message.referral_code
+    ]
+    if brought:
+        await referrals.register(tx, brought)
 
 
 async def customer_updated(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerUpdated]]) -> None:
@@ -154,7 +168,12 @@ async def order_changed(tx: Tx, rt: Any, events: Sequence[Event[Any]]) -> None:
     """Works in what events tell of orders; all of them bear an order's whole state."""
     completed = [event for event in events if event.message.order.HasField("completed_at")]
     now = await merged.survivors(tx, [UUID(event.message.order.customer_id) for event in completed])
-    await earning.work_in_orders(tx, [_heard(event.message.order, event.version, now) for event in completed])
+    orders = [_heard(event.message.order, event.version, now) for event in completed]
+    await earning.work_in_orders(tx, orders)
+    if orders:
+        await referrals.orders_changed(
+            tx, {each.order_id for each in orders}, {each.customer_id for each in orders}
+        )
 
 
 def _heard(order: heard.OrderState, version: int, now: Mapping[UUID, UUID]) -> Heard:

@@ -75,6 +75,13 @@ class CodePoolNotFound(NotFound):
     message = "There is no such pool of codes."
 
 
+class ReferralNotFound(NotFound):
+    """There is no such referral, or none that this caller may see."""
+
+    reason = "REFERRAL_NOT_FOUND"
+    message = "There is no such referral."
+
+
 class _Refused(Problem):
     code = Code.FAILED_PRECONDITION
 
@@ -238,6 +245,27 @@ class TooManyCodePools(_Refused):
 
     reason = "TOO_MANY_CODE_POOLS"
     message = "The business has as many pools of codes as it can have."
+
+
+class ReferralsNotEnabled(_Refused):
+    """The program has no referrals."""
+
+    reason = "REFERRALS_NOT_ENABLED"
+    message = "The program has no referrals."
+
+
+class TooManyInvitations(_Refused):
+    """A member has only so many invitations that nobody has used. Metadata: limit."""
+
+    reason = "TOO_MANY_INVITATIONS"
+    message = "The member has as many open invitations as one can have."
+
+
+class ReferralNotFlagged(_Refused):
+    """Nothing about it is to be judged. Metadata: state."""
+
+    reason = "REFERRAL_NOT_FLAGGED"
+    message = "The referral is not flagged."
 
 
 PROBLEMS: Mapping[str, Callable[[], Problem]] = {}

@@ -18,6 +18,7 @@ from services.loyalty.problems import ProgramNotFound
 from services.loyalty.programs import queries as programs
 from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import STAMP_CARD, Rule
+from services.loyalty.referrals.service import code_of as referral_code
 from services.loyalty.tiers.service import standing
 
 
@@ -28,20 +29,26 @@ class LoyaltyService(LoyaltyServiceServicer):
         self.rt = rt
 
     async def GetMembership(self, request: pb.GetMembershipRequest, context: Context) -> pb.Membership:
-        async with self.rt.db.read() as tx:
-            return await self._membership(
-                tx, UUID(request.customer_id), request.business_id, request.program_id
-            )
+        return await self._membership(UUID(request.customer_id), request.business_id, request.program_id)
 
     async def GetMyMembership(self, request: pb.GetMyMembershipRequest, context: Context) -> pb.Membership:
         me = callers.current().customer_id
         if me is None:
             raise PermissionDenied("Only a customer's own token may call this.", permission="self_service")
+        return await self._membership(me, request.business_id, request.program_id)
+
+    async def _membership(self, customer_id: UUID, business_id: str, program_id: str) -> pb.Membership:
         async with self.rt.db.read() as tx:
-            return await self._membership(tx, me, request.business_id, request.program_id)
+            message, program = await self._of_program(tx, customer_id, business_id, program_id)
+        code = await referral_code(self.rt, program, customer_id) if program else None
+        if code is not None:
+            message.referral.CopyFrom(code)
+        return message
 
     @staticmethod
-    async def _membership(tx: Tx, customer_id: UUID, business_id: str, program_id: str) -> pb.Membership:
+    async def _of_program(
+        tx: Tx, customer_id: UUID, business_id: str, program_id: str
+    ) -> tuple[pb.Membership, Program | None]:
         row = await queries.membership(tx, customer_id, business_id)
         message = wire.membership(row)
         try:
@@ -49,13 +56,13 @@ class LoyaltyService(LoyaltyServiceServicer):
         except ProgramNotFound:
             if program_id:
                 raise
-            return message  # the business itself was not heard of yet
+            return message, None  # the business itself was not heard of yet
         found = await ledger.balance(tx, program, customer_id, None)
         message.points.CopyFrom(balance(found, program))
         message.tier.CopyFrom(await standing(tx, program, customer_id))
         for rule, card in await _cards(tx, program, customer_id):
             message.stamp_cards.append(wire.stamp_card(rule, card))
-        return message
+        return message, program
 
 
 async def _cards(tx: Tx, program: Program, customer_id: UUID) -> list[tuple[Rule, Card]]:

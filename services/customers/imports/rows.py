@@ -631,4 +631,4 @@ def onto(before: Written, told: Written) -> Written:
         else getattr(before, flag) and getattr(profile, flag[:5]) == getattr(before.profile, flag[:5])
         for flag in _VERIFIED
     }
-    return Written(profile, standing, paths=paths, **cast(dict[str, bool], flags))
+    return Written(profile, standing, paths=paths, **cast(dict[str, Any], flags))

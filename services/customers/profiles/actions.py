@@ -86,7 +86,13 @@ async def create_customers(
         },
     )
     facts = [
-        Fact(_created(view, row["source"]), view.customer_id, 1, view.business_id) for view, row in views
+        Fact(
+            _created(view, row["source"], new[view.customer_id].referral_code),
+            view.customer_id,
+            1,
+            view.business_id,
+        )
+        for view, row in views
     ]
     _, post = posting(tx, facts)
     *_, got, _ = await tx.together(
@@ -146,7 +152,7 @@ def _new_view(
     return view, row
 
 
-def _created(view: View, source: str) -> events.CustomerCreated:
+def _created(view: View, source: str, referral_code: str) -> events.CustomerCreated:
     return events.CustomerCreated(
         customer_id=str(view.customer_id),
         business_id=str(view.business_id),
@@ -154,6 +160,7 @@ def _created(view: View, source: str) -> events.CustomerCreated:
         type=view.standing.type,  # type: ignore[arg-type]
         source=source,
         joined_at=stamp(view.joined_at),
+        referral_code=referral_code,
     )
 
 

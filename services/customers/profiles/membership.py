@@ -138,10 +138,12 @@ async def _claim_all(tx: Tx, keys: TenantKeys, reading: Reading, customer_id: UU
     await search_rows.add(tx, customer_id, rows)
 
 
-async def join_business(tx: Tx, customer_id: UUID, business: Row[Any], source: str) -> bool:
+async def join_business(
+    tx: Tx, customer_id: UUID, business: Row[Any], source: str, referral_code: str = ""
+) -> bool:
     """Makes a live person a member of one more business; False if they are already. Emits MembershipJoined.
 
-    A deleted membership comes back. The person's row is locked by whoever calls.
+    `referral_code` is in its one form. A deleted membership comes back. The person's row is locked by whoever calls.
     """
     row = {
         "tenant_id": tx.tenant_id,
@@ -176,6 +178,7 @@ async def join_business(tx: Tx, customer_id: UUID, business: Row[Any], source: s
         type=made.type,
         source=made.source,
         joined_at=stamp(tx.now),
+        referral_code=referral_code,
     )
     await emit(tx, event, aggregate_id=customer_id, version=version, business_id=business.business_id)
     return True

@@ -1,9 +1,13 @@
 """What a profile may hold, and when two contact data are the same."""
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 
 from libs import formats
+
+# What a member's code looks like; loyalty makes them.
+_REFERRAL_CODE = re.compile("R[0-9A-HJKMNP-TV-Z]{9}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,12 @@ class Standing:
 def external_key(business_id: object, source: str, external_id: str) -> str:
     """The form in which external ids are compared: they are unique per business and source."""
     return f"{business_id}\x1f{source}\x1f{external_id}"
+
+
+def referral_code(given: str) -> str:
+    """The code in its one form; "" for what no member's code looks like: it may be anything, and goes nowhere."""
+    plain = re.sub(r"[\s-]", "", given).upper()
+    return plain if _REFERRAL_CODE.fullmatch(plain) else ""
 
 
 def tag_key(tag: str) -> str:

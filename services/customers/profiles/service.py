@@ -20,7 +20,7 @@ from regulars.customers.v1 import customers_pb2 as pb
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceServicer
 from services.customers.businesses import queries as businesses
 from services.customers.problems import CustomerNotFound, EmailTaken, ExternalIdTaken, PhoneTaken
-from services.customers.profiles import actions, membership, queries, tags, wire
+from services.customers.profiles import actions, membership, queries, rules, tags, wire
 from services.customers.profiles.jobs import ask_for_rotation
 from services.customers.profiles.queries import View
 from services.customers.profiles.wire import Written
@@ -212,7 +212,8 @@ class CustomersService(CustomersServiceServicer):
                 return pb.UpsertCustomerResponse(customer=wire.customer(view), created=True)
             await idempotency.point(tx, request, found)
             await membership.lock_person(tx, found)
-            await membership.join_business(tx, found, business, wire.source_name(message))
+            code = rules.referral_code(message.referral_code)
+            await membership.join_business(tx, found, business, wire.source_name(message), code)
             with self._reading() as reading:
                 before = await queries.one(tx, keys, reading, found, here)
             written = await self._written(tx, here, country, message, paths, before, faults)
@@ -245,7 +246,8 @@ class CustomersService(CustomersServiceServicer):
                 business = await businesses.live(tx, request.business_id)
                 await queries.seen(tx, customer_id)
                 await membership.lock_person(tx, customer_id)
-                await membership.join_business(tx, customer_id, business, request.source)
+                code = rules.referral_code(request.referral_code)
+                await membership.join_business(tx, customer_id, business, request.source, code)
                 view = await queries.one(tx, self._keys(), reading, customer_id, business.business_id)
         return wire.customer(view)
 

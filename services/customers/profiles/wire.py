@@ -39,13 +39,17 @@ _SEALED = frozenset((*PERSON, "phone_last_digits", "attributes", "sources"))
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A customer as a request wants it: the whole person and standing after the change."""
+    """A customer as a request wants it: the whole person and standing after the change.
+
+    `referral_code` is who brought a new one.
+    """
 
     profile: Profile
     standing: Standing
     email_verified: bool
     phone_verified: bool
     paths: frozenset[str]
+    referral_code: str = ""
 
 
 EMPTY = Written(
@@ -153,6 +157,7 @@ def written(
         email_verified=_verified(message, paths, "email", before.email_verified, before.profile, profile),
         phone_verified=_verified(message, paths, "phone", before.phone_verified, before.profile, profile),
         paths=paths,
+        referral_code=rules.referral_code(message.referral_code),
     )
 
 

@@ -5,6 +5,7 @@ account, its open lots and open holds, and those closed lots to which something 
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
@@ -308,13 +309,17 @@ class Book:
         if hold.state == OPEN:
             self._close(hold, RELEASED)
 
-    def reclaim(self, order_id: UUID, points: int) -> Entry:
+    def reclaim(
+        self, order_id: UUID | None, points: int, *, lots: AbstractSet[UUID] = frozenset(), source: str = ""
+    ) -> Entry:
         """Takes points back that an order gave: from its own lots first, then as far as the program allows.
 
-        What cannot be taken is the entry's shortfall.
+        What `source` gave, which is no order, was given in these `lots`. What cannot be taken is the entry's
+        shortfall.
         """
         entry_id, left, from_pending = self.new_id(), points, 0
-        own = [lot for lot in self.lots.values() if lot.order_id == order_id and lot.free > 0]
+        mine = {each.lot_id for each in self.lots.values() if order_id and each.order_id == order_id} | lots
+        own = [lot for lot in self.lots.values() if lot.lot_id in mine and lot.free > 0]
         own.sort(
             key=lambda lot: (
                 not lot.pending,
@@ -322,7 +327,7 @@ class Book:
                 lot.lot_id,
             )
         )
-        others = [lot for lot in self._spendable_lots() if lot.order_id != order_id]
+        others = [lot for lot in self._spendable_lots() if lot.lot_id not in mine]
         only_pending = self.terms.return_policy == "PENDING_ONLY"
         for lot in [*own, *([] if only_pending else others)]:
             if only_pending and not lot.pending:
@@ -344,6 +349,7 @@ class Book:
             -(gone - from_pending),
             -from_pending,
             order_id=order_id,
+            source=source,
             shortfall=short,
         )
 

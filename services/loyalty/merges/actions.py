@@ -23,6 +23,7 @@ from services.loyalty.merges.rules import Moved
 from services.loyalty.merges.tables import merged_accounts, merges
 from services.loyalty.programs import queries as programs
 from services.loyalty.programs.queries import Program
+from services.loyalty.referrals import moves as referrals
 from services.loyalty.tables import memberships
 from services.loyalty.tiers import actions as tiers
 from services.loyalty.tiers import queries as tiers_queries
@@ -155,6 +156,7 @@ async def erase(tx: Tx, customer_id: UUID) -> None:
     """Destroys what is personal of a customer and of those merged into them; the ledger stays, of nobody."""
     people = sorted(await queries.merged_with(tx, customer_id))
     await subject_keys.destroy(tx, people)
+    await referrals.erase(tx, people)
     await tx.execute(_UNSEAL, {"tenant": tx.tenant_id, "customers": people})
     gone = {
         "present": False,
@@ -208,7 +210,11 @@ async def _apply(tx: Tx, of: Merge, survivor_id: UUID) -> None:
     ordered = await tx.execute(
         update(orders).where(*bought).values(customer_id=survivor_id).returning(_o.order_id)
     )
-    note = {"joined": joined, "orders": [str(each) for each in ordered.scalars()]}
+    note = {
+        "joined": joined,
+        "orders": [str(each) for each in ordered.scalars()],
+        "referrals": await referrals.move(tx, of.source_id, survivor_id),
+    }
     holds = (_m.tenant_id == tx.tenant_id, _m.operation_id == of.operation_id)
     await tx.execute(
         update(merges)
@@ -329,6 +335,7 @@ async def _undo(tx: Tx, row: Any) -> None:
         _me.presence_version == 0,
     )
     await tx.execute(update(memberships).where(*unheard).values(present=False))
+    await referrals.move_back(tx, row.moved.get("referrals", {}), row.source_id, row.survivor_id)
     this = (_m.tenant_id == tx.tenant_id, _m.operation_id == row.operation_id)
     await tx.execute(update(merges).where(*this).values(undone_at=tx.now))
     for each in moved_accounts:

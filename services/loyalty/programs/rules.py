@@ -30,7 +30,7 @@ _ENUM_PREFIX = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """How a program works; see ProgramSettings. Numbers are never absent."""
+    """How a program works; see ProgramSettings. Numbers are never absent; `referrals` as they are stored."""
 
     expiry: str = "ROLLING"
     expiry_months: int = 12
@@ -44,6 +44,7 @@ class Settings:
     leap_day: str = "FEBRUARY_28"
     hundred_points_minor: int = 100
     transferable_points_per_month: int = 0
+    referrals: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

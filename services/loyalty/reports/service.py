@@ -10,6 +10,7 @@ from libs.problems import InvalidArgument
 from libs.rpc import Context
 from libs.run.service import Runtime
 from regulars.loyalty.v1 import reports_pb2 as pb
+from regulars.loyalty.v1.referrals_pb2 import GetReferralReportRequest
 from regulars.loyalty.v1.reports_pb2_grpc import ReportsServiceServicer
 from services.loyalty.problems import ReportNotFound
 from services.loyalty.programs import queries as programs
@@ -61,7 +62,9 @@ class ReportsService(ReportsServiceServicer):
         return found
 
 
-def days(request: pb.GetReportRequest, today: date, name: str = "") -> tuple[date, date]:
+def days(
+    request: pb.GetReportRequest | GetReferralReportRequest, today: date, name: str = ""
+) -> tuple[date, date]:
     """First and last day that a report is about. Raises InvalidArgument."""
     last = _day(request.last_day, "last_day") or today
     usual = months_later(last, -12) if name == "cohorts" else last - timedelta(days=DEFAULT_DAYS - 1)

@@ -1,0 +1,1 @@
+"""Contact data of two customers, compared and not told."""

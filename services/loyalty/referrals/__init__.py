@@ -1,0 +1,1 @@
+"""Referrals: members who bring friends, and what both get for it."""
