@@ -47,6 +47,8 @@ from regulars.loyalty.v1.ledger_pb2_grpc import LedgerServiceStub
 from regulars.loyalty.v1.loyalty_pb2 import GetMembershipRequest
 from regulars.loyalty.v1.loyalty_pb2_grpc import LoyaltyServiceStub
 from regulars.loyalty.v1.programs_pb2_grpc import ProgramsServiceStub
+from regulars.loyalty.v1.referrals_pb2 import CreateReferralRequest
+from regulars.loyalty.v1.referrals_pb2_grpc import ReferralsServiceStub
 from regulars.loyalty.v1.rewards_pb2_grpc import RedemptionsServiceStub, RewardsServiceStub
 from regulars.loyalty.v1.tiers_pb2_grpc import TiersServiceStub
 from regulars.type.v1.money_pb2 import Money
@@ -141,6 +143,7 @@ async def make_world(tenant: TenantOfTest, *, points: bool = True, files: bool =
         await _joined(tenant, made.id, business.id)
         ids |= await _points(tenant, made.id, business.id, texts["tier"])
         ids |= await _rewards(tenant, made.id, business.id, texts["code"])
+        ids |= await _referral(tenant, made.id, business.id)
         other = await tenant.calls(CustomersServiceStub, businesses=here).CreateCustomer(
             CreateCustomerRequest(customer=Customer(email=f"other-{mark}@example.com"))
         )
@@ -157,7 +160,8 @@ async def _points(tenant: TenantOfTest, customer_id: str, business_id: str, tier
     here = [business_id]
     of_programs = tenant.calls(ProgramsServiceStub, businesses=here)
     (program,) = (await of_programs.ListPrograms(programs.ListProgramsRequest())).programs
-    settings = programs.ProgramSettings(transfers_allowed=True)
+    brings = programs.ReferralSettings(enabled=True, link_template="https://corner.example/?code={code}")
+    settings = programs.ProgramSettings(transfers_allowed=True, referrals=brings)
     await of_programs.UpdateProgram(
         programs.UpdateProgramRequest(id=program.id, program=programs.Program(settings=settings))
     )
@@ -204,6 +208,14 @@ async def _rewards(tenant: TenantOfTest, customer_id: str, business_id: str, cod
     )
     assert got.code == code
     return {"code_pool": pool.id, "reward": reward.id, "redemption": got.id}
+
+
+async def _referral(tenant: TenantOfTest, customer_id: str, business_id: str) -> dict[str, str]:
+    """An invitation by the customer."""
+    invited = await tenant.calls(ReferralsServiceStub, businesses=[business_id]).CreateReferral(
+        CreateReferralRequest(customer_id=customer_id)
+    )
+    return {"referral": invited.id}
 
 
 async def _joined(tenant: TenantOfTest, customer_id: str, business_id: str) -> None:

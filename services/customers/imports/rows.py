@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from operator import attrgetter
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -625,10 +625,10 @@ def onto(before: Written, told: Written) -> Written:
         sources=(*old.sources, *(s for s in new.sources if (s.name, s.external_id) not in known)),
     )
     profile = replace(before.profile, **changed)
-    flags = {
+    flags: dict[str, Any] = {
         flag: getattr(told, flag)
         if flag in paths
         else getattr(before, flag) and getattr(profile, flag[:5]) == getattr(before.profile, flag[:5])
         for flag in _VERIFIED
     }
-    return Written(profile, standing, paths=paths, **cast(dict[str, Any], flags))
+    return Written(profile, standing, paths=paths, **flags)

@@ -44,11 +44,11 @@ class ProgramsService(ProgramsServiceServicer):
         return pb.ListProgramsResponse(programs=map(wire.program, rows))
 
     async def UpdateProgram(self, request: pb.UpdateProgramRequest, context: Context) -> pb.Program:
-        values = wire.program_changes(request.program, request.update_mask)
         async with self.rt.db.tx() as tx:
             before = await queries.row(tx, UUID(request.id))
             await queries.business(tx, before.business_id, lock=True)
             before = await queries.row(tx, before.program_id, lock=True)
+            values = wire.program_changes(before, request.program, request.update_mask)
             await actions.update_program(tx, before, values, request.etag)
             row = await queries.row(tx, before.program_id)
         return wire.program(row)

@@ -28,9 +28,16 @@ def new_program(message: pb.Program) -> dict[str, Any]:
     return _program(message, _PROGRAM)
 
 
-def program_changes(message: pb.Program, mask: FieldMask) -> dict[str, Any]:
-    """What is to be changed of a program. Raises InvalidArgument."""
-    return _program(message, _paths(message, mask, _PROGRAM))
+def program_changes(before: Row[Any], message: pb.Program, mask: FieldMask) -> dict[str, Any]:
+    """What is to be changed of a program; of its settings those that the mask names. Raises InvalidArgument."""
+    paths = _paths(message, mask, _PROGRAM)
+    after = pb.Program()
+    after.CopyFrom(message)
+    if "settings" not in paths:
+        after.ClearField("settings")
+        ParseDict(before.settings, after.settings, ignore_unknown_fields=True)
+        _merge(message, after, paths)
+    return _program(after, {path.partition(".")[0] for path in paths})
 
 
 def program(row: Row[Any]) -> pb.Program:
@@ -61,7 +68,11 @@ def changed_rule(before: Row[Any], message: pb.EarningRule, mask: FieldMask) -> 
     """The definition of a rule after a change. Raises InvalidArgument."""
     after = pb.EarningRule()
     ParseDict(before.definition, after, ignore_unknown_fields=True)
-    for path in _paths(message, mask, _RULE):
+    paths = _paths(message, mask, _RULE)
+    _merge(message, after, paths)
+    for path in paths:
+        if "." in path:
+            continue
         if path in _KINDS and not message.HasField(path):  # type: ignore[arg-type]  # a name of its own
             continue
         after.ClearField(path)  # type: ignore[arg-type]
@@ -203,10 +214,18 @@ def _paths(message: Message, mask: FieldMask, writable: frozenset[str]) -> froze
     if not mask.paths:
         return frozenset(field.name for field, _ in message.ListFields() if field.name in writable)
     faults = Faults()
-    for path in set(mask.paths) - writable:
-        faults.add("update_mask", f"{path} is no field that can be written")
+    for path in set(mask.paths):
+        known = FieldMask(paths=[path]).IsValidForDescriptor(message.DESCRIPTOR)  # type: ignore[arg-type]
+        if not known or path.partition(".")[0] not in writable:
+            faults.add("update_mask", f"{path} is no field that can be written")
     faults.refuse()
     return frozenset(mask.paths)
+
+
+def _merge(message: Message, after: Message, paths: Iterable[str]) -> None:
+    """Writes what a mask names inside of a message's own messages."""
+    inner = FieldMask(paths=[path for path in paths if "." in path])
+    inner.MergeMessage(message, after, replace_message_field=True, replace_repeated_field=True)
 
 
 def _stored(message: Message) -> dict[str, Any]:

@@ -106,14 +106,11 @@ async def register(tx: Tx, joined: Iterable[Joined]) -> None:
 
     An unknown code, and one of another business or of a program without referrals, is passed over.
     """
-    facts: list[Fact] = []
-    for each in joined:
-        row = await _register(tx, each)
-        if row is not None and row.state == rules.REGISTERED:
-            facts.append(_fact(row, events.ReferralRegistered))
-    if facts:
-        await emit_all(tx, facts)
-        await _settle_soon(tx, [fact.aggregate_id for fact in facts])
+    rows = [await _register(tx, each) for each in joined]
+    came = [row for row in rows if row is not None and row.state == rules.REGISTERED]
+    if came:
+        await emit_all(tx, [_fact(row, events.ReferralRegistered) for row in came])
+        await _settle_soon(tx, came)
 
 
 async def _register(tx: Tx, joined: Joined) -> Row[Any] | None:
@@ -185,7 +182,7 @@ async def approve_referral(tx: Tx, before: Row[Any]) -> Row[Any]:
         raise ReferralNotFlagged(state=before.state)
     values = {"state": rules.REGISTERED, "approved": True, "reviewed_by": _actor(tx), "due_at": tx.now}
     after = await _write(tx, before, values | {"reason": ""})
-    await _settle_soon(tx, [before.referral_id])
+    await _settle_soon(tx, [after])
     return after
 
 
@@ -220,10 +217,8 @@ async def look_again(tx: Tx, referral_ids: Collection[UUID]) -> None:
     await tx.execute(lock.order_by(_r.referral_id).with_for_update())
     # The version too: whoever has looked already did not see what has happened now.
     marked = {"due_at": tx.now, "version": _r.version + 1}
-    await tx.execute(
-        update(referrals).where(_r.tenant_id == tx.tenant_id, _r.referral_id.in_(ids)).values(marked)
-    )
-    await _settle_soon(tx, ids)
+    mark = update(referrals).where(_r.tenant_id == tx.tenant_id, _r.referral_id.in_(ids)).values(marked)
+    await _settle_soon(tx, (await tx.execute(mark.returning(_r.business_id, _r.referral_id))).all())
 
 
 async def put_off(tx: Tx, referral_id: UUID, seen: int) -> None:
@@ -393,8 +388,13 @@ def _take_back(row: Row[Any], owned: Mapping[UUID, Owned], lots: set[UUID]) -> N
 # ---------------------------------------------------------------------- inside
 
 
-async def _settle_soon(tx: Tx, referral_ids: Iterable[UUID]) -> None:
-    await jobs.enqueue(tx, SETTLE, {"ids": [str(each) for each in referral_ids]})
+async def _settle_soon(tx: Tx, rows: Iterable[Row[Any]]) -> None:
+    """Has rows (business_id, referral_id) judged once the transaction has committed: a job for each business."""
+    ids: dict[UUID, list[str]] = {}
+    for row in rows:
+        ids.setdefault(row.business_id, []).append(str(row.referral_id))
+    for business_id, theirs in ids.items():
+        await jobs.enqueue(tx, SETTLE, {"ids": theirs}, business_id=business_id)
 
 
 async def _write(tx: Tx, before: Row[Any], values: Mapping[str, Any]) -> Row[Any]:

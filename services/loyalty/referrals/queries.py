@@ -132,13 +132,14 @@ async def rewarded(
     tx: Tx, program_id: UUID, customer_id: UUID, but: UUID, since: datetime
 ) -> tuple[int, int]:
     """For how many friends, but for one referral, a member gets points: in all, and of those since an instant."""
-    wanted = select(func.count(), func.count().filter(_r.qualified_at > since)).where(
+    lately = func.count().filter(_r.qualified_at > since)
+    wanted = select(func.count().label("in_all"), lately.label("lately")).where(
         *_theirs(tx, program_id, customer_id),
         _r.state.in_([rules.QUALIFIED, rules.REWARDED]),
         _r.referral_id != but,
     )
-    in_all, lately = (await tx.execute(wanted)).one()
-    return int(in_all), int(lately)
+    row: Row[Any] = (await tx.execute(wanted)).one()
+    return int(row.in_all), int(row.lately)
 
 
 async def is_above(tx: Tx, program_id: UUID, customer_id: UUID, other: UUID) -> bool:
