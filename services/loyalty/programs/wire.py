@@ -244,6 +244,20 @@ def _tell_defaults(settings: pb.ProgramSettings) -> None:
         "leap_day": pb.LEAP_DAY_FEBRUARY_28,
         "hundred_points_minor": 100,
     }
+    _fill(settings, defaults)
+    if settings.HasField("referrals"):
+        referrals: Mapping[str, int] = {
+            "qualify_days": 90,
+            "invitation_days": 30,
+            "limit_days": 30,
+            "same_contact": pb.REFERRAL_VERDICT_REFUSE,
+            "same_address": pb.REFERRAL_VERDICT_REVIEW,
+            "circular": pb.REFERRAL_VERDICT_REFUSE,
+        }
+        _fill(settings.referrals, referrals)
+
+
+def _fill(message: Message, defaults: Mapping[str, int]) -> None:
     for name, value in defaults.items():
-        if not getattr(settings, name):
-            setattr(settings, name, value)
+        if not getattr(message, name):
+            setattr(message, name, value)

@@ -179,7 +179,7 @@ async def approve_referral(tx: Tx, before: Row[Any]) -> Row[Any]:
     if before.approved:
         return before
     if before.state != rules.FLAGGED:
-        raise ReferralNotFlagged(state=before.state)
+        raise ReferralNotFlagged(state=wire.state_name(before.state))
     values = {"state": rules.REGISTERED, "approved": True, "reviewed_by": _actor(tx), "due_at": tx.now}
     after = await _write(tx, before, values | {"reason": ""})
     await _settle_soon(tx, [after])
@@ -191,7 +191,7 @@ async def reject_referral(tx: Tx, before: Row[Any]) -> Row[Any]:
     if before.state == rules.REFUSED and before.reviewed_by:
         return before
     if before.state != rules.FLAGGED:
-        raise ReferralNotFlagged(state=before.state)
+        raise ReferralNotFlagged(state=wire.state_name(before.state))
     values = {"state": rules.REFUSED, "reason": "REJECTED", "reviewed_by": _actor(tx)}
     return await _write(tx, before, values)
 

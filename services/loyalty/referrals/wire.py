@@ -18,6 +18,11 @@ def code(terms: Terms, given: str | None) -> pb.ReferralCode | None:
     return pb.ReferralCode(code=given, link=terms.link(given)) if given else None
 
 
+def state_name(state: int) -> str:
+    """The name of a state, as answers tell it."""
+    return pb.ReferralState.Name(state).removeprefix("REFERRAL_STATE_")  # type: ignore[arg-type]
+
+
 def referral(row: Row[Any], terms: Terms) -> pb.Referral:
     """The message of a referral, for a business's people."""
     return pb.Referral(
