@@ -122,6 +122,7 @@ async def customer_updated(tx: Tx, rt: Any, events: Sequence[Event[heard.Custome
             blocked=changed.status == CUSTOMER_STATUS_BLOCKED,
             guest=changed.type == CUSTOMER_TYPE_GUEST,
         )
+    await referrals.people_changed(tx, {UUID(event.message.customer_id) for event in events})
 
 
 async def customer_deleted(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerDeleted]]) -> None:
@@ -134,6 +135,7 @@ async def customer_restored(tx: Tx, rt: Any, events: Sequence[Event[heard.Custom
     """And free again after a restore."""
     for event in events:
         await _presence(tx, event.message, event.version, present=True, deleted=False)
+    await referrals.people_changed(tx, {UUID(event.message.customer_id) for event in events})
 
 
 async def membership_left(tx: Tx, rt: Any, events: Sequence[Event[heard.MembershipLeft]]) -> None:

@@ -208,6 +208,19 @@ async def orders_changed(tx: Tx, order_ids: Collection[UUID], customer_ids: Coll
     await look_again(tx, (await tx.execute(wanted)).scalars().all())
 
 
+async def people_changed(tx: Tx, customer_ids: Collection[UUID]) -> None:
+    """Has those referrals looked at that these customers may decide: free again, with other contact data or orders."""
+    people = list(customer_ids)
+    wanted = select(_r.referral_id).where(
+        _r.tenant_id == tx.tenant_id,
+        or_(
+            _r.friend_id.in_(people) & _r.state.in_([rules.REGISTERED, rules.QUALIFIED]),
+            _r.referrer_id.in_(people) & (_r.state == rules.QUALIFIED),
+        ),
+    )
+    await look_again(tx, (await tx.execute(wanted)).scalars().all())
+
+
 async def look_again(tx: Tx, referral_ids: Collection[UUID]) -> None:
     """Has these referrals looked at as soon as the transaction has committed."""
     if not referral_ids:

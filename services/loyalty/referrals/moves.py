@@ -70,7 +70,7 @@ async def move(tx: Tx, source_id: UUID, survivor_id: UUID) -> dict[str, Any]:
             .where(_r.tenant_id == tx.tenant_id, _r.referral_id.in_([row.referral_id for row in rows]))
             .values(gone)
         )
-    await _look_again(tx, [survivor_id])
+    await actions.people_changed(tx, [survivor_id])
     return {**moved, "voided": voided}
 
 
@@ -83,7 +83,7 @@ async def move_back(tx: Tx, moved: Mapping[str, Any], source_id: UUID, survivor_
         ids, states, reasons = zip(*voided, strict=True)
         where = {"ids": [UUID(each) for each in ids], "states": list(states), "reasons": list(reasons)}
         await tx.execute(_BACK, {"tenant": tx.tenant_id, **where})
-    await _look_again(tx, [source_id, survivor_id])
+    await actions.people_changed(tx, [source_id, survivor_id])
 
 
 async def erase(tx: Tx, people: Collection[UUID]) -> None:
@@ -103,13 +103,3 @@ async def _hand_over(
         wanted = wanted.where(_r.referral_id.in_(list(only)))
     changed = wanted.values({f"{side}_id": taker, "version": _r.version + 1}).returning(_r.referral_id)
     return sorted((await tx.execute(changed)).scalars())
-
-
-async def _look_again(tx: Tx, people: Sequence[UUID]) -> None:
-    """Orders went with their customer: what they decide is judged anew."""
-    wanted = select(_r.referral_id).where(
-        _r.tenant_id == tx.tenant_id,
-        _r.friend_id.in_(people) | _r.referrer_id.in_(people),
-        _r.state.in_([rules.REGISTERED, rules.QUALIFIED]),
-    )
-    await actions.look_again(tx, (await tx.execute(wanted)).scalars().all())
