@@ -96,15 +96,16 @@ async def _join(
         for each in joinings
     ]
     await earning.work_in_occasions(tx, occasions)
+    codes = [event.message.referral_code for event in events]
     brought = [
         Joined(
             business_id=each.business_id,
             customer_id=now[each.customer_id],
-            code=event.message.referral_code,
+            code=code,
             at=each.joined_at,
         )
-        for event, each in zip(events, joinings, strict=True)
-        if event.message.referral_code
+        for code, each in zip(codes, joinings, strict=True)
+        if code
     ]
     if brought:
         await referrals.register(tx, brought)
