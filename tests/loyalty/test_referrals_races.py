@@ -13,7 +13,6 @@ from libs.envelope import Event
 from libs.ids import new_id
 from libs.inbox import NotYet
 from libs.instants import stamp
-from libs.problems import Conflict
 from regulars.customers.v1 import events_pb2 as told
 from regulars.customers.v1.customers_pb2 import CUSTOMER_STATUS_ACTIVE
 from services.loyalty.merges import actions as merges
@@ -84,10 +83,7 @@ class Circle(Home):
                 async with self.loyalty.db.read() as tx:
                     found = await queries.due(tx, 100)
                 random.Random(3).shuffle(found)
-                try:
-                    await jobs._look_at(self.loyalty, found)
-                except Conflict:
-                    return True
+                await jobs._look_at(self.loyalty, found)
                 return bool(found)
 
         while any(await asyncio.gather(*(one() for _ in range(4)))):

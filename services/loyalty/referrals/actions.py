@@ -234,15 +234,18 @@ async def look_again(tx: Tx, referral_ids: Collection[UUID]) -> None:
     await _settle_soon(tx, (await tx.execute(mark.returning(_r.business_id, _r.referral_id))).all())
 
 
-async def put_off(tx: Tx, referral_id: UUID, seen: int) -> None:
-    """Looks at a referral again later: one of the two is not there to be compared. Raises Conflict."""
+async def put_off(tx: Tx, referral_id: UUID) -> None:
+    """Looks at a referral again later: it cannot be judged now. After a while nobody waits for it."""
     before = await queries.referral(tx, referral_id, lock=True)
-    if before.version != seen:
-        raise Conflict
-    if before.expires_at is not None and before.expires_at + rules.WAITS_FOR <= tx.now:
-        await _write(tx, before, {"state": rules.EXPIRED, "due_at": None})
-    else:
+    if before.state not in {rules.REGISTERED, rules.QUALIFIED, rules.REWARDED}:
+        return
+    given_up = before.expires_at is not None and before.expires_at + rules.WAITS_FOR <= tx.now
+    if not given_up:
         await _write(tx, before, {"due_at": tx.now + rules.AGAIN_AFTER})
+    elif before.state == rules.REWARDED:
+        await _write(tx, before, {"due_at": None})
+    else:
+        await _write(tx, before, {"state": rules.EXPIRED, "due_at": None})
 
 
 async def expire_invitation(tx: Tx, referral_id: UUID) -> None:

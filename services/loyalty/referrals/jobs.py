@@ -1,5 +1,6 @@
 """What is done for referrals in the background: those that something happened to are judged, after asking customers."""
 
+import logging
 from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any
@@ -7,6 +8,7 @@ from uuid import UUID
 
 from sqlalchemy import Row
 
+from libs import outages
 from libs.caller import Caller, acting_as
 from libs.jobs import Job
 from libs.problems import Code, Conflict, Problem
@@ -18,12 +20,15 @@ from services.loyalty.programs import queries as programs
 from services.loyalty.referrals import actions, queries, rules
 from services.loyalty.referrals.actions import SETTLE, terms_of
 
+log = logging.getLogger(__name__)
+
 AT_ONCE = 200
 
 
 async def settle_referrals(rt: Any, job: Job) -> None:
     """Judges the referrals of a job that are due."""
-    await _look_at(rt, [UUID(each) for each in job.input["ids"]])
+    if not await _look_at(rt, [UUID(each) for each in job.input["ids"]]):
+        raise Conflict  # begins again
 
 
 async def keep_referrals(rt: Any) -> None:
@@ -42,16 +47,24 @@ async def keep_referrals(rt: Any) -> None:
                 more = len(found) == AT_ONCE
 
 
-async def _look_at(rt: Runtime, referral_ids: Iterable[UUID]) -> None:
-    """Judges these as far as they are due. Raises Conflict at the end if one changed meanwhile, or Unavailable."""
-    changed = False
+async def _look_at(rt: Runtime, referral_ids: Iterable[UUID]) -> bool:
+    """Judges these as far as they are due; False if one changed meanwhile. Raises Unavailable and the like.
+
+    What cannot be judged, because an account holds no more points for instance, is put off.
+    """
+    unchanged = True
     for referral_id in referral_ids:
         try:
             await _look_at_one(rt, referral_id)
         except Conflict:
-            changed = True
-    if changed:
-        raise Conflict
+            unchanged = False
+        except Problem as problem:
+            if outages.is_passing(problem):
+                raise
+            log.warning("A referral waits", extra={"referral": str(referral_id), "reason": problem.reason})
+            async with rt.db.tx() as tx:
+                await actions.put_off(tx, referral_id)
+    return unchanged
 
 
 async def _look_at_one(rt: Runtime, referral_id: UUID) -> None:
@@ -69,7 +82,7 @@ async def _look_at_one(rt: Runtime, referral_id: UUID) -> None:
         alike = await _alike(rt, row)
         if alike is None:
             async with rt.db.tx() as tx:
-                return await actions.put_off(tx, referral_id, row.version)
+                return await actions.put_off(tx, referral_id)
     async with rt.db.tx() as tx:
         await actions.settle(tx, referral_id, row.version, alike)
 
