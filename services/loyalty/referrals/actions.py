@@ -88,7 +88,6 @@ async def create_referral(tx: Tx, program: Program, customer_id: UUID, referral_
     if not terms.enabled:
         raise ReferralsNotEnabled
     await ledger.free_member(tx, program, customer_id)
-    await own_code(tx, program, customer_id)
     if await queries.count_open_invitations(tx, program.program_id, customer_id) >= MAX_INVITATIONS:
         raise TooManyInvitations(limit=MAX_INVITATIONS)
     expires_at = tx.now + timedelta(days=terms.invitation_days)

@@ -50,11 +50,12 @@ def referral(row: Row[Any], terms: Terms) -> pb.Referral:
 
 def mine(row: Row[Any], terms: Terms, *, brought: bool = False) -> pb.MyReferral:
     """The message of a referral for its referrer, or for the friend who was `brought`: nothing of the other one."""
+    promised = row.friend_points if brought else row.referrer_points
     return pb.MyReferral(
         id=str(row.referral_id),
         state=rules.REGISTERED if row.state == rules.FLAGGED else row.state,  # type: ignore[arg-type]
         invitation=code(terms, row.code),
-        points=row.friend_points if brought else row.referrer_points,
+        points=promised if row.state in {*rules.OPEN, rules.REWARDED} else 0,
         minimum_order_minor=row.minimum_order_minor,
         created_at=stamp(row.created_at),
         expires_at=stamp(row.expires_at),
