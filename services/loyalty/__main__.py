@@ -2,6 +2,7 @@
 
 from libs.jobs_service import JobsServicer
 from libs.run.service import Service, main
+from regulars.loyalty.v1.balances_pb2_grpc import add_BalancesServiceServicer_to_server
 from regulars.loyalty.v1.ledger_pb2_grpc import (
     add_LedgerServiceServicer_to_server,
     add_MyLoyaltyServiceServicer_to_server,
@@ -22,6 +23,7 @@ from regulars.loyalty.v1.rewards_pb2_grpc import (
     add_RewardsServiceServicer_to_server,
 )
 from regulars.loyalty.v1.tiers_pb2_grpc import add_TiersServiceServicer_to_server
+from services.loyalty.balances.service import BalancesService
 from services.loyalty.consumers import HANDLERS
 from services.loyalty.ledger.jobs import PERIODIC as LEDGER
 from services.loyalty.ledger.service import LedgerService, MyLoyaltyService
@@ -46,6 +48,7 @@ SERVICE = Service(
         (add_ProgramsServiceServicer_to_server, ProgramsService(rt)),
         (add_LedgerServiceServicer_to_server, LedgerService(rt)),
         (add_MyLoyaltyServiceServicer_to_server, MyLoyaltyService(rt)),
+        (add_BalancesServiceServicer_to_server, BalancesService(rt)),
         (add_TiersServiceServicer_to_server, TiersService(rt)),
         (add_RewardsServiceServicer_to_server, RewardsService(rt)),
         (add_RedemptionsServiceServicer_to_server, RedemptionsService(rt)),

@@ -135,6 +135,13 @@ class HoldNotOpen(_Refused):
     message = "The hold is not open any more."
 
 
+class ImportUndone(_Refused):
+    """The taking back of the import has begun: nothing more comes in by it."""
+
+    reason = "IMPORT_UNDONE"
+    message = "The import is taken back: no more of its rows are taken."
+
+
 class NotReversible(_Refused):
     """Only redemptions are taken back."""
 

@@ -20,7 +20,7 @@ from libs.problems import EtagMismatch
 from libs.sealed_files import FileGone, Files, Kept
 from regulars.customers.v1 import events_pb2 as events
 from services.customers.imports import rules
-from services.customers.imports.queries import SEALED, Import, Plan, wrote
+from services.customers.imports.queries import SEALED, Import, Plan, may_have_written
 from services.customers.imports.rules import AT_WORK, BEFORE_START, STOPPED, State
 from services.customers.imports.tables import COUNTS, import_errors, import_mappings, import_rows, imports
 from services.customers.problems import ImportDone, ImportStarted, NothingToUndo, UndoTooLate
@@ -174,7 +174,7 @@ async def start_import(tx: Tx, keys: TenantKeys, files: Files, mine: Import, *, 
     job_id = await jobs.enqueue(
         tx,
         RUN,
-        {"import": str(row.import_id)},
+        {"import": str(row.import_id), "kind": row.kind},
         business_id=row.business_id,
         total=row.rows_total,
         max_attempts=MOST_TRIES,
@@ -241,7 +241,7 @@ async def undo_import(tx: Tx, mine: Import) -> None:
     job_id = await jobs.enqueue(
         tx,
         UNDO,
-        {"import": str(row.import_id)},
+        {"import": str(row.import_id), "kind": row.kind},
         business_id=row.business_id,
         max_attempts=MOST_TRIES,
     )
@@ -267,12 +267,13 @@ def counts_of(row: Row[Any]) -> events.ImportCounts:
         customers_updated=row.customers_updated,
         orders_created=row.orders_created,
         orders_updated=row.orders_updated,
+        balances_created=row.balances_created,
         rows_refused=row.rows_refused,
     )
 
 
 async def _stop(tx: Tx, row: Row[Any], state: State) -> None:
-    undo_until = tx.now + rules.UNDO_FOR if wrote(row) and not row.dry_run else None
+    undo_until = tx.now + rules.UNDO_FOR if may_have_written(row) else None
     await tx.execute(
         update(imports)
         .where(*_at(tx, row.import_id))

@@ -27,6 +27,8 @@ from libs.jobs import Job, JobCancelled, LeaseLost
 from libs.outages import is_passing
 from libs.problems import Problem
 from libs.run.service import at_work
+from services.customers.imports.points import Giving, Taking
+from services.customers.imports.rules import BALANCES
 from services.customers.imports.undoing import Undoing
 from services.customers.imports.work import Work
 
@@ -76,7 +78,9 @@ async def _done(task: Task) -> dict[str, object]:
     async with at_work("customers", task.settings) as rt:
         job = Job(**task.job, _db=rt.db, _token=task.token)
         with acting_as(task.caller):
-            work = Undoing(rt, job) if task.undo else Work(rt, job)
+            brought = job.input.get("kind") == BALANCES
+            undoing, doing = (Taking, Giving) if brought else (Undoing, Work)
+            work = undoing(rt, job) if task.undo else doing(rt, job)
             moving = asyncio.create_task(rt.audit.run())
             try:
                 await work.run()

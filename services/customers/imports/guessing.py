@@ -71,6 +71,14 @@ _ORDER = {
     "line_total": "item.total",
     "date": "order.placed_at",
 }
+_BALANCE = {
+    **{name: f"customer.{name}" for name in ("email", "phone")},
+    **{name: f"balance.{name}" for name in ("points", "lifetime_points", "program", "reason", "reference")},
+    "customer_id": "customer.external_id",
+    "points_expire": "balance.expires_at",
+    "points_earned": "balance.earned_at",
+    "date": "balance.earned_at",
+}
 # What a concept is in a file of each kind; what is not here stays without a target.
 _CONCEPTS: Mapping[int, Mapping[str, str]] = {
     targets.CUSTOMERS: _CUSTOMER
@@ -83,6 +91,7 @@ _CONCEPTS: Mapping[int, Mapping[str, str]] = {
     | _ADDRESS
     | _ORDER
     | {"tags": "customer.tags", "status": "order.status"},
+    targets.BALANCES: _BALANCE,
 }
 
 
@@ -216,6 +225,8 @@ _FITS: dict[str, Callable[[str, str], bool]] = {
     targets.MOMENT: _is_date,
     targets.AMOUNT: _is_amount,
     targets.INTEGER: _is_amount,
+    targets.POINTS: _is_amount,
+    targets.EXPIRY: _is_date,
 }
 
 
@@ -302,7 +313,7 @@ def _by_values(kind: int, found: list[dict[str, Any]], cells: Sequence[Sequence[
         (person + "email", _is_email),
         (person + "phone", _is_phone),
     ]
-    if kind != targets.CUSTOMERS:
+    if kind in targets.OF_ORDERS:
         looked_for += [("order.placed_at", _is_plain_date), ("order.total", _has_decimals)]
     taken = {guess["target"] for guess in found}
     for target, fits in looked_for:
@@ -330,10 +341,12 @@ def _has_decimals(text: str, country: str) -> bool:
 def _add_shape(target: targets.Target, guess: dict[str, Any], cells: Sequence[str], country: str) -> None:
     """How the column's dates and amounts are written."""
     definition = target.attribute
-    if target.reads in (targets.AMOUNT, targets.INTEGER) or (definition and definition.type == NUMBER):
+    if target.reads in (targets.AMOUNT, targets.INTEGER, targets.POINTS) or (
+        definition and definition.type == NUMBER
+    ):
         signs = {values.decimal_of(cell) for cell in cells} - {""}
         guess["decimal"] = signs.pop() if len(signs) == 1 else ""
-    dated = (targets.BIRTH_DATE, targets.MOMENT, targets.REVISION)
+    dated = (targets.BIRTH_DATE, targets.MOMENT, targets.REVISION, targets.EXPIRY)
     if target.reads in dated or (definition and definition.type == DATE):
         order, sure = date_order(cells, country)
         guess["date_order"] = order

@@ -192,6 +192,44 @@ _NAMES: dict[str, str] = {
     "pais, código de país, paese, nazione, codice paese, landcode, landskod, landekode, kraj, страна, χώρα, 国, 国名",
     "address_label": "address label, address name, address title",
     "recipient": "recipient, addressee, empfänger, destinataire, destinatario, ontvanger",
+    "points": "points, points balance, point balance, balance, available points, current points, spendable points, "
+    "loyalty points, reward points, remaining points, points remaining, points amount, punkte, punktestand, "
+    "punkteguthaben, treuepunkte, bonuspunkte, verfügbare punkte, guthaben, solde de points, solde, "
+    "points disponibles, points fidélité, puntos, saldo de puntos, puntos disponibles, saldo, punti, saldo punti, "
+    "punti disponibili, punten, puntensaldo, spaarpunten, saldo punten, poäng, poängsaldo, bonuspoäng, "
+    "pointsaldo, bonuspoint, pontos, saldo de pontos, pontos disponíveis, punkty, saldo punktów, stan punktów, "
+    "баллы, баланс баллов, бонусы, остаток баллов, πόντοι, υπόλοιπο πόντων, ポイント, ポイント残高, 保有ポイント",
+    "points_expire": "points expire on, points expire, points expiry, points expiry date, points expiration date, "
+    "point expiry, expires at, expires on, expires, expiry, expiry date, expiration, expiration date, valid until, "
+    "valid to, good until, verfällt am, verfallsdatum, verfall, ablaufdatum, läuft ab am, gültig bis, "
+    "date d expiration, expire le, expiration des points, valable jusqu au, fecha de caducidad, caducidad, "
+    "caduca el, fecha de vencimiento, vencimiento, válido hasta, data di scadenza, scadenza, scade il, valido fino al, "
+    "vervaldatum, vervalt op, verloopt op, geldig tot, utgångsdatum, förfaller, giltig till, udløbsdato, udløber, "
+    "gyldig til, data de validade, validade, expira em, válido até, data ważności, wygasa, ważne do, "
+    "срок действия, действует до, сгорают, дата сгорания, истекает, ημερομηνία λήξης, λήξη, ισχύει έως, "
+    "有効期限, 失効日, ポイント有効期限",
+    "points_earned": "points earned on, points earned at, earned at, earned on, date earned, earning date, "
+    "earned date, awarded at, awarded on, issued on, issued at, issue date, gesammelt am, verdient am, "
+    "gutgeschrieben am, "
+    "date d acquisition, acquis le, gagnés le, fecha de obtención, obtenidos el, data di accredito, accreditati il, "
+    "verdiend op, gespaard op, intjänad, optjent, data de acúmulo, ganhos em, data naliczenia, "
+    "дата начисления, начислены, ημερομηνία απόκτησης, 獲得日, 付与日",
+    "lifetime_points": "lifetime points, total points earned, points earned, total earned, lifetime earned, "
+    "all time points, tier points, status points, qualifying points, statuspunkte, gesammelte punkte, "
+    "punkte insgesamt, points cumulés, total des points, puntos acumulados, puntos totales, punti totali, "
+    "punti accumulati, totaal punten, totalt intjänade poäng, optjente point, pontos acumulados, "
+    "punkty łącznie, всего баллов, накоплено баллов, συνολικοί πόντοι, 累計ポイント",
+    "program": "program, programme, program name, program id, loyalty program, programm, treueprogramm, "
+    "programme de fidélité, programa, programa de fidelidad, programma, programma fedeltà, "
+    "loyaliteitsprogramma, lojalitetsprogram, programa de fidelidade, program lojalnościowy, программа, πρόγραμμα, "
+    "プログラム",
+    "reason": "reason, comment, description, memo, grund, begründung, kommentar, beschreibung, raison, motif, "
+    "commentaire, motivo, razón, comentario, causale, descrizione, reden, omschrijving, orsak, årsag, descrição, "
+    "powód, opis, причина, комментарий, αιτία, 理由, 備考",
+    "reference": "reference number, booking number, booking id, transaction id, transaction number, entry id, "
+    "buchungsnummer, transaktionsnummer, referenznummer, numéro de transaction, número de transacción, "
+    "numero transazione, transactienummer, transaktionsnummer, número da transação, numer transakcji, "
+    "номер транзакции, 取引番号",
     # Names that mean something only in one kind of file.
     "id": "id, reference id, ref, reference, nr, no, number, nummer, номер, id nr, 番号",
     "status": "status, state, statut, estado, stato, estatus, статус, κατάσταση, ステータス, 状態, 状況",

@@ -103,7 +103,12 @@ def missing(kind: int, given: Any) -> list[str]:
     found = []
     if not any(prefix + name in given for name in _FINDING):
         found.append(" or ".join(prefix + name for name in _FINDING))
-    if kind != targets.CUSTOMERS:
+    if kind == targets.BALANCES:
+        if "customer.id" in given:
+            found.clear()
+        if not {"balance.points", "balance.lifetime_points"} & set(given):
+            found.append("balance.points")
+    if kind in targets.OF_ORDERS:
         found += [name for name in ("order.external_id", "order.placed_at") if name not in given]
         if not {"order.total", "order.subtotal", "item.unit_price", "item.total"} & set(given):
             found.append("order.total or item.unit_price")

@@ -16,7 +16,7 @@ from libs.db import Tx
 from libs.plumbing import jobs
 from services.customers.imports.mapping import Mapping
 from services.customers.imports.reading import Layout
-from services.customers.imports.rules import AT_WORK, STOPPED, UNDO_FOR, State
+from services.customers.imports.rules import AT_WORK, BALANCES, STOPPED, UNDO_FOR, State
 from services.customers.imports.tables import COUNTS, import_errors, import_mappings, imports
 from services.customers.problems import ImportNotFound
 
@@ -68,7 +68,7 @@ class Import:
         """Until when it can be undone; None if it cannot."""
         if self._ended_with_job and self.row.state != State.UNDOING:
             end = self.finished_at
-            return end + UNDO_FOR if end and wrote(self.row) and not self.row.dry_run else None
+            return end + UNDO_FOR if end and may_have_written(self.row) else None
         return _instant(self.row.undo_until)
 
     @property
@@ -125,6 +125,11 @@ def state_of(row: Row[Any], job: Row[Any] | None) -> State:
 def wrote(row: Row[Any]) -> bool:
     """True if an import changed anything."""
     return any(getattr(row, name) for name in COUNTS if name.endswith(("created", "updated")))
+
+
+def may_have_written(row: Row[Any]) -> bool:
+    """The same for one that stopped: points may be given whose rows it had not yet counted."""
+    return not row.dry_run and (wrote(row) or (row.kind == BALANCES and row.started_at is not None))
 
 
 async def same_file(tx: Tx, row: Row[Any]) -> UUID | None:

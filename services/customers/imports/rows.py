@@ -15,7 +15,8 @@ from regulars.customers.v1 import customers_pb2, orders_pb2
 from regulars.type.v1.money_pb2 import Money
 from services.customers.addresses.rules import Place
 from services.customers.businesses.rules import AttributeDefinition
-from services.customers.imports import places, targets, values
+from services.customers.imports import balances, places, targets, values
+from services.customers.imports.balances import Brought
 from services.customers.imports.mapping import Column
 from services.customers.imports.mapping import Mapping as Columns
 from services.customers.imports.reading import BadCell, Record
@@ -75,7 +76,7 @@ class Parsed:
 
     `customer.paths` are the fields that the row holds; the others are as they are in a new customer. An order
     without a revision of its own (`revised` False) is another one if its `told.content` is; `told.revision` is 1.
-    `place` is the customer's default address.
+    `place` is the customer's default address, `brought` are the points of a row of those.
     """
 
     row: int
@@ -84,6 +85,7 @@ class Parsed:
     order: ToldOrder | None = None
     revised: bool = False
     place: Place | None = None
+    brought: Brought | None = None
 
 
 @dataclass(slots=True)
@@ -130,6 +132,7 @@ class RowReader:
         whose = ("customer.", targets.ATTRIBUTE_PREFIX, places.PREFIX)
         self._customer = [c for c in cells if c.target.startswith(whose)]
         self._order = [c for c in cells if c.target.startswith("order.")]
+        self._balance = [c for c in cells if c.target.startswith("balance.")]
         self._items = [c for c in cells if c.target.startswith("item.")]
         self._id = self._columns.get("order.external_id")
         self._constants = self._of_constants(known, mapping.constants)
@@ -177,6 +180,9 @@ class RowReader:
             targets.TAGS: lambda: values.tags(target.most, _most_items(target)),
             targets.AMOUNT: lambda: values.amount(facts.currency, column.decimal),
             targets.INTEGER: lambda: values.integer(column.decimal, 1, MAX_QUANTITY),
+            targets.POINTS: lambda: values.integer(column.decimal, 0, balances.MOST_POINTS),
+            targets.EXPIRY: lambda: values.expiry(self._zone, order, facts.now),
+            targets.CUSTOMER_UUID: lambda: values.identifier,
             targets.MOMENT: lambda: values.moment(self._zone, order, today),
             targets.CURRENCY: lambda: self._currency,
             targets.COUNTRY: values.country,
@@ -232,12 +238,18 @@ class RowReader:
         """What a record tells, and of an order its lines; `errors` is filled with all that is wrong."""
         parsed = Parsed(record.row, record.row)
         given: dict[str, Any] = {}
+        if self.kind == targets.BALANCES:
+            cells = [*self._customer, *self._balance]
+            parsed.brought = self._brought(
+                record.row, self._constants | self._values(record, cells, errors), errors
+            )
+            return parsed
         if self._customer:
             given = {**self._constants, **self._values(record, self._customer, errors)}
             parsed.customer = self._written(record.row, given, errors)
             if self._places:
                 parsed.place = self._place(record.row, given, errors)
-        if self.kind != targets.CUSTOMERS:
+        if self.kind in targets.OF_ORDERS:
             parsed.order, parsed.revised = self._told(record, lines, given, errors)
         return parsed
 
@@ -294,6 +306,20 @@ class RowReader:
             phone_verified=given.get("customer.phone_verified", False) and "phone" in person,
             paths=paths,
         )
+
+    def _brought(self, row: int, given: dict[str, Any], errors: list[RowError]) -> Brought | None:
+        """The points of a row; None if something is wrong with it."""
+        if "customer.id" not in given and not any(f"customer.{name}" in given for name in _FINDING):
+            self._nobody(row, "customer.", errors)
+        wrong = {error.field for error in errors}
+        for target, reason, expected in balances.faults(given, wrong, self.facts.now):
+            cell = self._columns.get(target)
+            errors.append(
+                self._error(row, cell, reason, expected)
+                if cell
+                else RowError(row, 0, "", target, reason, expected)
+            )
+        return None if errors else balances.brought(given)
 
     def _place(self, row: int, given: dict[str, Any], errors: list[RowError]) -> Place | None:
         wrong = {error.field for error in errors if error.row == row}

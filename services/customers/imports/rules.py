@@ -9,11 +9,11 @@ from uuid import UUID
 UNDO_FOR = timedelta(days=7)
 SKIP, UPDATE, CREATE = 1, 2, 3  # DuplicatePolicy
 ANY, BY_EMAIL, BY_PHONE, BY_EXTERNAL_ID = 1, 2, 3, 4  # ImportMatchBy
-CUSTOMERS, ORDERS, CUSTOMERS_AND_ORDERS = 1, 2, 3  # ImportKind
+CUSTOMERS, ORDERS, CUSTOMERS_AND_ORDERS, BALANCES = 1, 2, 3, 4  # ImportKind
 
 EMAIL, PHONE, EXTERNAL_ID = "email", "phone", "external_id"
 NO_CONTACT = "contact"  # beside the kinds of identifiers: somebody new must be reachable
-_KEYS = {
+KEYS = {
     ANY: (EXTERNAL_ID, EMAIL, PHONE),
     BY_EMAIL: (EMAIL,),
     BY_PHONE: (PHONE,),
@@ -70,6 +70,8 @@ class Counts:
     orders_created: int = 0
     orders_updated: int = 0
     orders_skipped: int = 0
+    balances_created: int = 0
+    balances_skipped: int = 0
     rows_refused: int = 0
 
 
@@ -97,7 +99,7 @@ def judged(
     if not holders:
         return None
     if policy != CREATE:
-        match = next((holders[kind] for kind in _KEYS[match_by] if kind in holders), None)
+        match = next((holders[kind] for kind in KEYS[match_by] if kind in holders), None)
         if match is not None:
             other = next((k for k in kinds if k in holders and holders[k] != match), None)
             return Taken(other) if other and policy == UPDATE else Known(match)

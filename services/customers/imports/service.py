@@ -39,11 +39,13 @@ _MAY = {
     rules.CUSTOMERS: ("customers.write",),
     rules.ORDERS: ("orders.write",),
     rules.CUSTOMERS_AND_ORDERS: ("customers.write", "orders.write"),
+    rules.BALANCES: ("loyalty.adjust",),
 }
 _TEMPLATES = {
     rules.CUSTOMERS: "customers template",
     rules.ORDERS: "orders template",
     rules.CUSTOMERS_AND_ORDERS: "customers and orders template",
+    rules.BALANCES: "points template",
 }
 FoundT = TypeVar("FoundT")
 

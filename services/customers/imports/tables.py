@@ -21,6 +21,8 @@ COUNTS = (
     "orders_created",
     "orders_updated",
     "orders_skipped",
+    "balances_created",
+    "balances_skipped",
     "rows_refused",
 )
 

@@ -10,9 +10,10 @@ from google.protobuf.descriptor import Descriptor
 from regulars.customers.v1 import addresses_pb2, customers_pb2, orders_pb2
 from services.customers.businesses.rules import AttributeDefinition
 
-# ImportKind. Others (opening balances of points, consents) belong to other services and get numbers of their own.
-CUSTOMERS, ORDERS, CUSTOMERS_AND_ORDERS = 1, 2, 3
-KINDS = (CUSTOMERS, ORDERS, CUSTOMERS_AND_ORDERS)
+# ImportKind. Points belong to another service; rows that are others' come after it.
+CUSTOMERS, ORDERS, CUSTOMERS_AND_ORDERS, BALANCES = 1, 2, 3, 4
+KINDS = (CUSTOMERS, ORDERS, CUSTOMERS_AND_ORDERS, BALANCES)
+OF_ORDERS = (ORDERS, CUSTOMERS_AND_ORDERS)
 
 # What the text of a cell is read as.
 TEXT, EMAIL, PHONE, BIRTH_DATE, LANGUAGE, TIME_ZONE, COUNTRY = (
@@ -29,6 +30,7 @@ BOOLEAN, TAGS, AMOUNT, INTEGER, MOMENT, CURRENCY = (
 )
 CUSTOMER_STATUS, CUSTOMER_TYPE, ORDER_STATUS = "customer_status", "customer_type", "order_status"
 SOURCE_ID, ATTRIBUTE, REVISION, STREET = "source_id", "attribute", "revision", "street"
+POINTS, EXPIRY, CUSTOMER_UUID = "points", "expiry", "customer_uuid"
 
 ATTRIBUTE_PREFIX = "attribute."
 
@@ -228,6 +230,42 @@ def _items() -> list[Target]:
     ]
 
 
+def _balance() -> list[Target]:
+    """Points of a customer, and what finds them."""
+    known = {target.name: target for target in _customer()}
+    keys = [known[f"customer.{name}"] for name in ("external_id", "email", "phone")]
+    keys.insert(
+        1,
+        Target(
+            *("customer.id", "customer.id", CUSTOMER_UUID, "Regulars ID"),
+            *("The customer's id in this platform, as exports have it.", ""),
+        ),
+    )
+
+    def one(name: str, reads: str, label: str, text: str, example: str = "", most: int = 0) -> Target:
+        return Target(f"balance.{name}", f"balance.{name}", reads, label, text, example, most)
+
+    return [
+        *keys,
+        one("points", POINTS, "Points", "Points that the customer has; required.", "250"),
+        one(
+            *("expires_at", EXPIRY, "Points expire on"),
+            *("The last day on which they can be spent, or an instant. Empty: by the program.", "2030-12-31"),
+        ),
+        one("earned_at", MOMENT, "Points earned on", "When they were earned; empty: now.", "2026-03-14"),
+        one(
+            *("lifetime_points", POINTS, "Lifetime points"),
+            *("Points that were ever earned there: they count for tiers, and cannot be spent.", ""),
+        ),
+        one("program", TEXT, "Program", "Name or id of a program; empty: the default one.", "", 100),
+        one("reason", TEXT, "Reason", "Why the customer has them; staff see it.", "", 500),
+        one(
+            *("reference", TEXT, "Reference"),
+            *("Number of the booking there: a row with it is taken once for a customer.", "", 200),
+        ),
+    ]
+
+
 @cache
 def of_kind(kind: int) -> Mapping[str, Target]:
     """The targets of an ImportKind by name, without attributes."""
@@ -235,6 +273,7 @@ def of_kind(kind: int) -> Mapping[str, Target]:
         CUSTOMERS: [*_customer(), *_address()],
         ORDERS: [*_order(), *_buyer(), *_items()],
         CUSTOMERS_AND_ORDERS: [*_customer(), *_address(), *_order(), *_items()],
+        BALANCES: _balance(),
     }[kind]
     return {target.name: target for target in found}
 
@@ -245,7 +284,7 @@ TARGETS: Mapping[int, Mapping[str, Target]] = {kind: of_kind(kind) for kind in K
 def targets(kind: int, attributes: Mapping[str, AttributeDefinition]) -> dict[str, Target]:
     """The targets of an ImportKind by name, with those of a business's attributes where customers are written."""
     found = dict(of_kind(kind))
-    if kind != ORDERS:
+    if kind in (CUSTOMERS, CUSTOMERS_AND_ORDERS):
         for name, definition in attributes.items():
             if not definition.archived:
                 found[f"{ATTRIBUTE_PREFIX}{name}"] = Target(

@@ -16,8 +16,9 @@ _REQUIRED: Mapping[int, frozenset[str]] = {
     targets.CUSTOMERS: frozenset(),
     targets.ORDERS: frozenset({"order.external_id", "order.placed_at"}),
     targets.CUSTOMERS_AND_ORDERS: frozenset({"order.external_id", "order.placed_at"}),
+    targets.BALANCES: frozenset({"balance.points"}),
 }
-_ANY_OF = ("email", "phone", "external_id")
+_ANY_OF = ("email", "phone", "external_id", "id")
 # The second row of the example order: another line of it. What only the first row says of the order is empty.
 _SECOND_LINE = {
     "order.external_id": "1001",
@@ -36,6 +37,17 @@ _SECOND_CUSTOMER = {
     "customer.first_name": "Sam",
     "customer.last_name": "Hill",
 }
+_SECOND_BALANCE = {
+    "customer.external_id": "C-1001",
+    "balance.points": "100",
+    "balance.expires_at": "2031-06-30",
+}
+_SECONDS: Mapping[int, Mapping[str, str]] = {
+    targets.CUSTOMERS: _SECOND_CUSTOMER,
+    targets.ORDERS: _SECOND_LINE,
+    targets.CUSTOMERS_AND_ORDERS: _SECOND_LINE,
+    targets.BALANCES: _SECOND_BALANCE,
+}
 
 
 def template(kind: int, form: str, attributes: Mapping[str, AttributeDefinition] | None = None) -> bytes:
@@ -50,10 +62,9 @@ def template(kind: int, form: str, attributes: Mapping[str, AttributeDefinition]
 
 def _examples(kind: int, columns: list[Target]) -> list[list[str]]:
     first = {target.name: target.example or _of_attribute(target) for target in columns}
-    if kind != targets.CUSTOMERS:
+    if kind in targets.OF_ORDERS:
         first |= {name: text for name, text in _TOTALS.items() if name in first}
-    second = _SECOND_CUSTOMER if kind == targets.CUSTOMERS else _SECOND_LINE
-    return [[each.get(target.name, "") for target in columns] for each in (first, second)]
+    return [[each.get(target.name, "") for target in columns] for each in (first, _SECONDS[kind])]
 
 
 def _of_attribute(target: Target) -> str:

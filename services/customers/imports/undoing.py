@@ -51,7 +51,7 @@ BATCH = 300
 ATTEMPTS = 60
 REST = 0.03
 PLACE = 1000  # conflicts come after the errors of their row
-CHANGED, NEWER = "CHANGED_SINCE", "NEWER_REVISION"
+CHANGED, NEWER, SPENT = "CHANGED_SINCE", "NEWER_REVISION", "POINTS_SPENT"
 _EXPECTED = {
     CHANGED: "was changed since, and stays as it is now",
     NEWER: "was known before the import, and keeps its newer revision",
@@ -117,13 +117,14 @@ _WROTE = (Outcome.CREATED, Outcome.UPDATED, Outcome.JOINED)
 
 
 @dataclass(slots=True)
-class _Left:
+class Left:
     """What stays as it is, and why."""
 
     row: int
     reason: str
     customer_id: UUID | None = None
     order_id: UUID | None = None
+    expected: str = ""
 
 
 class Undoing:
@@ -166,24 +167,24 @@ class Undoing:
     async def _batch(self, done: int) -> int:
         with in_bulk(), self.rt.audit.reading("user.name", "user.contact") as reading:
             async with self.rt.db.tx() as tx:
-                locked = select(imports).where(*self._at(tx)).with_for_update()
+                locked = select(imports).where(*self.at(tx)).with_for_update()
                 mine = (await tx.execute(locked)).one()
                 if mine.state != State.UNDOING:
                     raise JobCancelled
                 wanted = select(import_rows).where(*self._mine(tx)).order_by(_r.row.desc()).limit(BATCH)
                 rows = (await tx.execute(wanted)).all()
                 if not rows:
-                    await self._end(tx, mine)
+                    await self.end(tx, mine)
                     return 0
                 business = await businesses.business(tx, mine.business_id)
                 left = await self._undo(tx, reading, business, rows)
-                await self._note(tx, left)
+                await self.note(tx, left)
                 await tx.execute(
                     delete(import_rows).where(*self._mine(tx), _r.row.in_([row.row for row in rows]))
                 )
                 await tx.execute(
                     update(imports)
-                    .where(*self._at(tx))
+                    .where(*self.at(tx))
                     .values(conflicts=imports.c.conflicts + len(left), updated_at=tx.now)
                 )
                 await self.job.save(tx, {}, done=done + len(rows))
@@ -191,7 +192,7 @@ class Undoing:
 
     async def _undo(
         self, tx: Tx, reading: Reading, business: Row[Any], rows: Sequence[Row[Any]]
-    ) -> list[_Left]:
+    ) -> list[Left]:
         live = await live_versions(tx)
         owners = {row.order_id: row.customer_id for row in rows if row.order_id}
         found = await tx.execute(
@@ -228,7 +229,7 @@ class Undoing:
                 if restored is not None:
                     now[row.customer_id] = restored
             if changed:
-                left.append(_Left(row.row, CHANGED, customer_id=row.customer_id))
+                left.append(Left(row.row, CHANGED, customer_id=row.customer_id))
         await self._delete(tx, business, gone)
         return left
 
@@ -329,7 +330,7 @@ class Undoing:
 
     # --- orders ------------------------------------------------------------------------------------------
 
-    async def _undo_orders(self, tx: Tx, business: Row[Any], rows: Sequence[Row[Any]]) -> list[_Left]:
+    async def _undo_orders(self, tx: Tx, business: Row[Any], rows: Sequence[Row[Any]]) -> list[Left]:
         """Takes out orders that are as the import recorded them. Emits OrderRecorded and OrderCancelled."""
         if not rows:
             return []
@@ -346,9 +347,9 @@ class Undoing:
             if order is None:
                 continue
             if row.order_outcome != Outcome.CREATED:
-                left.append(_Left(row.row, NEWER, order_id=row.order_id))
+                left.append(Left(row.row, NEWER, order_id=row.order_id))
             elif order.version != row.order_version:
-                left.append(_Left(row.row, CHANGED, order_id=row.order_id))
+                left.append(Left(row.row, CHANGED, order_id=row.order_id))
             else:
                 out.append(order_actions.order_of(order))
         if out:
@@ -381,7 +382,8 @@ class Undoing:
 
     # --- the import --------------------------------------------------------------------------------------
 
-    async def _note(self, tx: Tx, left: Iterable[_Left]) -> None:
+    async def note(self, tx: Tx, left: Iterable[Left]) -> None:
+        """Lists what stays as it is."""
         rows = [
             {
                 "tenant_id": tx.tenant_id,
@@ -389,9 +391,9 @@ class Undoing:
                 "row": each.row,
                 "place": PLACE + (each.order_id is not None),
                 "column_index": -1,
-                "field": "order" if each.order_id else "customer",
+                "field": "balance" if each.reason == SPENT else "order" if each.order_id else "customer",
                 "reason": each.reason,
-                "expected": _EXPECTED[each.reason],
+                "expected": each.expected or _EXPECTED[each.reason],
                 "customer_id": each.customer_id,
                 "order_id": each.order_id,
             }
@@ -400,10 +402,11 @@ class Undoing:
         if rows:
             await tx.execute(insert(import_errors).values(rows).on_conflict_do_nothing())
 
-    async def _end(self, tx: Tx, mine: Row[Any]) -> None:
+    async def end(self, tx: Tx, mine: Row[Any]) -> None:
+        """Notes that all is taken back. Emits ImportUndone."""
         await tx.execute(
             update(imports)
-            .where(*self._at(tx))
+            .where(*self.at(tx))
             .values(
                 state=int(State.UNDONE),
                 finished_at=tx.now,
@@ -419,7 +422,8 @@ class Undoing:
             tx, event, aggregate_id=mine.import_id, version=mine.version + 1, business_id=mine.business_id
         )
 
-    def _at(self, tx: Tx) -> tuple[Any, ...]:
+    def at(self, tx: Tx) -> tuple[Any, ...]:
+        """The import's row."""
         return imports.c.tenant_id == tx.tenant_id, imports.c.import_id == self.import_id
 
     def _mine(self, tx: Tx) -> tuple[Any, ...]:

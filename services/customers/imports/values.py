@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, date, datetime, timedelta, tzinfo
+from datetime import UTC, date, datetime, time, timedelta, tzinfo
 from functools import lru_cache
+from uuid import UUID
 
 from libs import formats
 from libs.formats import Wrong
@@ -323,6 +324,30 @@ def integer(decimal: str, least: int, most: int) -> Reader:
         if found != int(found) or not least <= found <= most:
             raise CellWrong("INT64_RANGE", f"must be a whole number from {least:,} to {most:,}")
         return int(found)
+
+    return read
+
+
+def identifier(given: str) -> str:
+    """Reads the id of a customer of this platform."""
+    try:
+        return str(UUID(given.strip()))
+    except ValueError:
+        raise CellWrong("STRING_UUID", "must be the id of a customer in this platform") from None
+
+
+def expiry(zone: tzinfo, order: str, now: datetime) -> Callable[[str], datetime]:
+    """Reads until when something holds, in the future; of a date alone it is the end of that day in `zone`."""
+    instant = moment(zone, order)
+
+    def read(given: str) -> datetime:
+        found = instant(given)
+        local = found.astimezone(zone)
+        if ":" not in given and local.time() == time():
+            found = datetime.combine(local.date() + timedelta(days=1), time(), zone).astimezone(UTC)
+        if found <= now:
+            raise CellWrong("ALREADY_EXPIRED", "must be in the future; what has lapsed is not taken")
+        return found
 
     return read
 

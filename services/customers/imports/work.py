@@ -185,7 +185,7 @@ class Work:
 
     async def _prepare(self, chunk: Chunk) -> None:
         """Fingerprints the people of a chunk and seals those whom nobody knows yet."""
-        if self.mine.row.kind == rules.ORDERS:
+        if self.mine.row.kind not in (rules.CUSTOMERS, rules.CUSTOMERS_AND_ORDERS):
             return
         async with self.rt.db.read() as tx:
             live = await live_versions(tx)
@@ -238,16 +238,16 @@ class Work:
                 if now.state != State.RUNNING:
                     raise JobCancelled
                 errors = [error for each in chunk.refused for error in each.errors[:MOST_ERRORS]]
-                if self.dry is not None:
-                    counts = await self.dry.judge(tx, self.mine.row, chunk, errors)
-                else:
-                    counts = await self._write_rows(tx, reading, chunk, errors)
+                counts = await self._write_rows(tx, reading, chunk, errors)
                 counts.rows_refused += len(chunk.refused)
                 counts.rows_done = chunk.rows
                 await write_errors(tx, self.import_id, errors)
                 await self._note(tx, chunk, counts)
 
     async def _write_rows(self, tx: Tx, reading: Any, chunk: Chunk, errors: list[RowError]) -> Counts:
+        """Writes the rows that can be written, or says what would become of them; adds to `errors` the others."""
+        if self.dry is not None:
+            return await self.dry.judge(tx, self.mine.row, chunk, errors)
         kind = self.mine.row.kind
         counts = Counts()
         people: dict[int, Result] = {}

@@ -171,9 +171,16 @@ class House:
 
 async def holders(tx: Tx, live: LiveVersions, people: Sequence[Person]) -> list[dict[str, UUID]]:
     """Who has the identifiers of each of these people, by kind."""
-    wanted = [(kind, digest) for each in people for kind, some in each.current.items() for digest in some]
+    return await holders_of(tx, live, [each.current for each in people])
+
+
+async def holders_of(
+    tx: Tx, live: LiveVersions, prints: Sequence[Mapping[str, Sequence[bytes]]]
+) -> list[dict[str, UUID]]:
+    """Who has the identifiers with these fingerprints, by kind, for each row of them."""
+    wanted = [(kind, digest) for each in prints for kind, some in each.items() for digest in some]
     if not wanted:
-        return [{} for _ in people]
+        return [{} for _ in prints]
     (rows,) = await tx.together(
         (
             _HOLDERS,
@@ -187,8 +194,8 @@ async def holders(tx: Tx, live: LiveVersions, people: Sequence[Person]) -> list[
     )
     known = {bytes(row.bidx): row.customer_id for row in rows}
     return [
-        {kind: known[digest] for kind, some in each.current.items() for digest in some if digest in known}
-        for each in people
+        {kind: known[digest] for kind, some in each.items() for digest in some if digest in known}
+        for each in prints
     ]
 
 

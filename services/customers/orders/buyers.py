@@ -50,7 +50,8 @@ _BY_ID = text("""
     select chain.asked, chain.customer_id from chain
     cross join lateral (
         select from memberships m
-        where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = chain.customer_id limit 1
+        where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = chain.customer_id
+          and (:left or m.deleted_at is null) limit 1
     ) m
     where chain.merged_into is null
 """).bindparams(bindparam("ids", type_=ARRAY(Uuid)))
@@ -101,21 +102,28 @@ async def find(
         }
         for row in await tx.execute(_BY_IDENTIFIER, where):
             holders[row.kind, bytes(row.bidx)] = row.customer_id
-    ids = sorted({buyer.customer_id for buyer in buyers if buyer.customer_id})
-    members: dict[UUID, UUID] = {}
-    if ids:
-        where = {"tenant": tx.tenant_id, "business": business_id, "ids": ids}
-        members = {row.asked: row.customer_id for row in await tx.execute(_BY_ID, where)}
+    known = await members(tx, business_id, {buyer.customer_id for buyer in buyers if buyer.customer_id})
 
     def customer_of(buyer: Buyer) -> UUID | Problem | None:
         if buyer.customer_id:
-            return members.get(buyer.customer_id) or InvalidArgument.of(
+            return known.get(buyer.customer_id) or InvalidArgument.of(
                 "order.customer_id", "is no customer of the business", "CUSTOMER_NOT_FOUND"
             )
         found = (holders.get((kind, indexes[kind, value].digest)) for kind, value in buyer.identifiers)
         return next((each for each in found if each), None)
 
     return [customer_of(buyer) for buyer in buyers]
+
+
+async def members(
+    tx: Tx, business_id: UUID, customer_ids: Iterable[UUID], *, left: bool = True
+) -> dict[UUID, UUID]:
+    """Of these, who is a member of the business, or was (`left`): by id, who the customer is by now."""
+    ids = sorted(set(customer_ids))
+    if not ids:
+        return {}
+    where = {"tenant": tx.tenant_id, "business": business_id, "ids": ids, "left": left}
+    return {row.asked: row.customer_id for row in await tx.execute(_BY_ID, where)}
 
 
 async def lock(

@@ -13,9 +13,10 @@ _FAULTS = text("""
     ), entry as (
         select account_id, sum(balance_points) as balance, sum(pending_points) as pending, count(*) as entries,
                max(seq) as last, sum(shortfall) as shortfall,
-               coalesce(sum(points) filter (where kind = 1), 0) as lifetime,
+               coalesce(sum(points) filter (where kind = 1), 0) + sum(lifetime_points) as lifetime,
                coalesce(-sum(points) filter (where kind = 3), 0) as expired,
-               coalesce(-sum(points) filter (where kind = 2 or reverses_id is not null), 0) as redeemed
+               coalesce(-sum(points) filter (where kind = 2 or (reverses_id is not null and points > 0)), 0)
+                   as redeemed
         from entries where tenant_id = :tenant and business_id = :business group by 1
     ), lot as (
         select account_id, coalesce(sum(remaining) filter (where not pending), 0) as balance,

@@ -241,7 +241,8 @@ async def _past(tx: Tx, book: Book, customer_id: UUID, as_of: datetime) -> Balan
     counted = select(
         func.coalesce(func.sum(_e.balance_points), 0),
         func.coalesce(func.sum(_e.pending_points), 0),
-        func.coalesce(func.sum(_e.points).filter(_e.kind == rules.EARN), 0),
+        func.coalesce(func.sum(_e.points).filter(_e.kind == rules.EARN), 0)
+        + func.coalesce(func.sum(_e.lifetime_points), 0),
         func.coalesce(func.sum(_e.shortfall), 0),
     ).where(_e.tenant_id == tx.tenant_id, _e.account_id == mine, _e.effective_at <= as_of)
     points, pending, lifetime, shortfall = (int(each) for each in (await tx.execute(counted)).one())

@@ -87,7 +87,10 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """A line of the ledger. Of `points`, what changed the balance and what the pending points."""
+    """A line of the ledger. Of `points`, what changed the balance and what the pending points.
+
+    `lifetime_points` are what it adds to the lifetime points beyond those that it gives.
+    """
 
     entry_id: UUID
     seq: int
@@ -107,6 +110,7 @@ class Entry:
     available_at: datetime | None = None
     expires_at: datetime | None = None
     shortfall: int = 0
+    lifetime_points: int = 0
     reasons: Sequence[Mapping[str, Any]] = ()
 
 
@@ -652,7 +656,10 @@ def faults(
         "pending of the entries": (account.pending, sum(x.pending_points for x in ordered)),
         "number of the entries": (account.entries, len(ordered)),
         "shortfall of the entries": (account.shortfall, sum(x.shortfall for x in ordered)),
-        "lifetime": (account.lifetime, sum(x.points for x in ordered if x.kind == EARN)),
+        "lifetime": (
+            account.lifetime,
+            sum(x.points for x in ordered if x.kind == EARN) + sum(x.lifetime_points for x in ordered),
+        ),
     }
     found += [f"{name}: {kept} is not {counted}" for name, (kept, counted) in sums.items() if kept != counted]
     found += [f"lot {x.lot_id}" for x in lots if not 0 <= x.held <= x.remaining <= x.points]

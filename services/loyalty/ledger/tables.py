@@ -49,6 +49,7 @@ entries = Table(
     Column("reasons", JSONB, nullable=False),
     Column("actor", Text, nullable=False),
     Column("sealed", LargeBinary),
+    *_points("lifetime_points"),
 )
 
 lots = Table(

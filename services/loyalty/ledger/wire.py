@@ -101,6 +101,7 @@ def transaction(
         available_at=stamp(row.available_at),
         expires_at=stamp(row.expires_at),
         shortfall=row.shortfall,
+        lifetime_points=row.lifetime_points,
         reasons=[PointReason(**reason) for reason in row.reasons],
         lots=[
             pb.LotShare(lot_id=str(each.lot_id), points=each.points, expires_at=stamp(each.expires_at))

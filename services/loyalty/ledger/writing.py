@@ -320,7 +320,7 @@ def _message(entry: Entry, after: events.AccountState, owned: Owned) -> Any:
     if entry.kind == rules.EXPIRE:
         return events.PointsExpired(**told, expired_at=stamp(entry.effective_at))
     if entry.kind == rules.ADJUST:
-        return events.PointsAdjusted(**told, effective_at=stamp(entry.effective_at))
+        return events.PointsAdjusted(**told, effective_at=stamp(entry.effective_at), source=entry.source)
     if entry.kind == rules.REVERSE:
         return events.PointsReversed(
             **told,

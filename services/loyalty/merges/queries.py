@@ -17,7 +17,7 @@ _SPENT = text("""
     select al.lot_id, -sum(al.points) as points
     from allocations al join entries e on e.tenant_id = al.tenant_id and e.entry_id = al.entry_id
     where al.tenant_id = :tenant and al.lot_id = any(:lots)
-      and (e.kind in (2, 4, 6) or (e.kind = 5 and e.reverses_id is not null))
+      and (e.kind in (2, 4, 6) or (e.kind = 5 and e.reverses_id is not null and al.points > 0))
       and (e.hold_id is null or e.hold_id <> all(:holds))
     group by 1 having sum(al.points) < 0
 """).bindparams(bindparam("lots", type_=ARRAY(Uuid)), bindparam("holds", type_=ARRAY(Uuid)))

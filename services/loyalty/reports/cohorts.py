@@ -21,7 +21,8 @@ _EVENTS = """
     months as materialized (
         select e.account_id, cast(date_trunc('month', e.booked_at at time zone b.time_zone) as date) as month,
                coalesce(sum(e.points) filter (where e.kind = 1 or (e.kind = 4 and e.points > 0)), 0) as issued,
-               coalesce(-sum(e.points) filter (where e.kind = 2 or (e.kind = 5 and e.reverses_id is not null)), 0)
+               coalesce(-sum(e.points) filter (where e.kind = 2
+                        or (e.kind = 5 and e.reverses_id is not null and e.points > 0)), 0)
                    as redeemed,
                bool_or(e.kind in (1, 2)) as active
         from entries e join businesses b on b.tenant_id = e.tenant_id and b.business_id = e.business_id

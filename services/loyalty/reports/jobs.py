@@ -35,10 +35,12 @@ _FOLD = text("""
     select :tenant, a.program_id, cast(e.booked_at at time zone b.time_zone as date), coalesce(s.tier, ''),
            e.business_id,
            coalesce(sum(e.points) filter (where e.kind = 1 or (e.kind = 4 and e.points > 0)), 0),
-           coalesce(-sum(e.points) filter (where e.kind = 2 or (e.kind = 5 and e.reverses_id is not null)), 0),
+           coalesce(-sum(e.points) filter (where e.kind = 2
+                    or (e.kind = 5 and e.reverses_id is not null and e.points > 0)), 0),
            coalesce(-sum(e.points) filter (where e.kind = 3), 0),
            coalesce(-sum(e.points) filter (where e.kind = 5 and e.reverses_id is null), 0),
-           coalesce(-sum(e.points) filter (where e.kind = 4 and e.points < 0), 0),
+           coalesce(-sum(e.points) filter (where e.points < 0
+                    and (e.kind = 4 or (e.kind = 5 and e.reverses_id is not null))), 0),
            sum(e.balance_points + e.pending_points)
     from entries e
     join accounts a on a.tenant_id = e.tenant_id and a.account_id = e.account_id

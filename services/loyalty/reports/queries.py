@@ -27,10 +27,12 @@ _POINTS = text("""
         union all
         select cast(e.booked_at at time zone :zone as date), coalesce(s.tier, ''),
                coalesce(sum(e.points) filter (where e.kind = 1 or (e.kind = 4 and e.points > 0)), 0),
-               coalesce(-sum(e.points) filter (where e.kind = 2 or (e.kind = 5 and e.reverses_id is not null)), 0),
+               coalesce(-sum(e.points) filter (where e.kind = 2
+                    or (e.kind = 5 and e.reverses_id is not null and e.points > 0)), 0),
                coalesce(-sum(e.points) filter (where e.kind = 3), 0),
                coalesce(-sum(e.points) filter (where e.kind = 5 and e.reverses_id is null), 0),
-               coalesce(-sum(e.points) filter (where e.kind = 4 and e.points < 0), 0),
+               coalesce(-sum(e.points) filter (where e.points < 0
+                    and (e.kind = 4 or (e.kind = 5 and e.reverses_id is not null))), 0),
                sum(e.balance_points + e.pending_points)
         from since e
         join accounts a on a.tenant_id = :tenant and a.account_id = e.account_id and a.program_id = :program

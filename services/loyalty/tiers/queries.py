@@ -42,10 +42,14 @@ _FACTS = text("""
     cross join lateral (
         select coalesce(sum(e.points) filter (where :begin is null or e.effective_at >= :begin), 0) as points_now,
                coalesce(sum(e.points) filter (where e.effective_at < :begin), 0) as points_before
-        from entries e
-        where e.tenant_id = :tenant and e.account_id = a.account_id
-          and (e.kind = 1 or (e.kind = 5 and e.reverses_id is null))
-          and (:last_begin is null or e.effective_at >= :last_begin)
+        from (
+            select case when e.kind in (1, 5) and e.reverses_id is null then e.points else 0 end
+                   + e.lifetime_points as points, e.effective_at
+            from entries e
+            where e.tenant_id = :tenant and e.account_id = a.account_id
+              and (e.kind = 1 or (e.kind = 5 and e.reverses_id is null) or e.lifetime_points <> 0)
+              and (:last_begin is null or e.effective_at >= :last_begin)
+        ) e
     ) given
 """).bindparams(
     bindparam("accounts", type_=ARRAY(Uuid)),
@@ -73,10 +77,14 @@ _PREVIEW = text("""
         select e.account_id,
                sum(e.points) filter (where :begin is null or e.effective_at >= :begin) as points_now,
                sum(e.points) filter (where e.effective_at < :begin) as points_before
-        from entries e
-        where :points and e.tenant_id = :tenant and e.business_id = :business
-          and (e.kind = 1 or (e.kind = 5 and e.reverses_id is null))
-          and (:last_begin is null or e.effective_at >= :last_begin)
+        from (
+            select e.account_id, case when e.kind in (1, 5) and e.reverses_id is null then e.points else 0 end
+                   + e.lifetime_points as points, e.effective_at
+            from entries e
+            where :points and e.tenant_id = :tenant and e.business_id = :business
+              and (e.kind = 1 or (e.kind = 5 and e.reverses_id is null) or e.lifetime_points <> 0)
+              and (:last_begin is null or e.effective_at >= :last_begin)
+        ) e
         group by 1
     ), judged as (
         select a.customer_id, coalesce(s.tier, '') as tier, s.overridden and (s.override_until is null

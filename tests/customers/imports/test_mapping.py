@@ -11,7 +11,7 @@ from services.customers.imports import targets
 from services.customers.imports.mapping import Column, Mapping, guess
 from services.customers.imports.reading import columns, detect, records
 from services.customers.imports.rows import Parsed, RowReader
-from services.customers.imports.targets import CUSTOMERS, CUSTOMERS_AND_ORDERS, KINDS, ORDERS
+from services.customers.imports.targets import BALANCES, CUSTOMERS, CUSTOMERS_AND_ORDERS, KINDS, ORDERS
 from services.customers.imports.template import CSV, XLSX, template
 from tests.customers.imports.business import FACTS
 
@@ -253,7 +253,7 @@ def test_templates_are_mapped_fully_and_their_examples_are_taken(kind: int, form
     found.check(ATTRIBUTES, len(names))
     parsed = list(RowReader(kind, found, FACTS).read(rows))
     assert [each for each in parsed if not isinstance(each, Parsed)] == []
-    assert len(parsed) == (2 if kind == CUSTOMERS else 1)
+    assert len(parsed) == (2 if kind in (CUSTOMERS, BALANCES) else 1)
     assert kind != CUSTOMERS_AND_ORDERS or (parsed[0].customer and parsed[0].order)  # type: ignore[union-attr]
 
 
@@ -262,3 +262,20 @@ def test_the_template_opens_in_spreadsheets() -> None:
     assert raw.startswith(b"\xef\xbb\xbf")
     header = next(csv.reader(io.StringIO(raw.decode("utf-8-sig"))))
     assert "Email" in header
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [
+        ["Customer ID", "Points balance", "Expiry date", "Tier points"],
+        ["Kundennummer", "Punktestand", "Gültig bis", "Gesammelte Punkte"],
+        ["Número de cliente", "Puntos", "Fecha de caducidad", "Puntos acumulados"],
+        ["Numéro client", "Solde de points", "Date d'expiration", "Points cumulés"],
+        ["顧客番号", "ポイント残高", "有効期限", "累計ポイント"],
+        ["Номер клиента", "Баллы", "Срок действия", "Накоплено баллов"],
+    ],
+)
+def test_points_are_known_by_their_names(columns: list[str]) -> None:
+    assert list(targets_of(BALANCES, columns, ["C-1", "250", "2030-12-31", "1000"]).values()) == [
+        *("customer.external_id", "balance.points", "balance.expires_at", "balance.lifetime_points"),
+    ]

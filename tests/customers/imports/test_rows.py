@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given, settings
@@ -18,7 +19,7 @@ from regulars.type.v1.money_pb2 import Money
 from services.customers.imports.mapping import Column, Mapping
 from services.customers.imports.reading import BadCell, Number, Record, RecordFault
 from services.customers.imports.rows import Parsed, Refused, RowReader, onto
-from services.customers.imports.targets import CUSTOMERS, CUSTOMERS_AND_ORDERS, ORDERS
+from services.customers.imports.targets import BALANCES, CUSTOMERS, CUSTOMERS_AND_ORDERS, ORDERS
 from services.customers.orders.wire import House, ToldOrder, record
 from services.customers.profiles import wire
 from services.customers.profiles.rules import Profile, Source
@@ -636,3 +637,33 @@ def test_any_cells_are_taken_or_refused(kind: int, data: st.DataObject) -> None:
     options = {name: {"date_order": order_of_date, "decimal": decimal} for name in names}
     found = read(kind, names, *rows, **options)
     assert found[-1].last_row == len(rows) + 1
+
+
+def test_points_lapse_at_the_end_of_the_day_that_the_file_names() -> None:
+    named = {"balance.points": {"decimal": ","}, "balance.expires_at": {"date_order": "DMY"}}
+    header = ["customer.email", "balance.points", "balance.expires_at", "balance.earned_at"]
+    first, second, *wrong = read(
+        BALANCES,
+        header,
+        ["a@x.de", "1.250", "31.12.2030", "2024-01-05"],
+        ["a@x.de", "5", "2030-12-31T18:00:00Z", ""],
+        ["", "5", "", ""],
+        ["a@x.de", "0", "2001-01-01", "2999-01-01"],
+        **named,
+    )
+    assert isinstance(first, Parsed)
+    assert isinstance(second, Parsed)
+    assert first.brought
+    assert second.brought
+    assert (first.brought.points, first.brought.email) == (1250, "a@x.de")
+    zone = ZoneInfo(FACTS.time_zone)
+    assert first.brought.expires_at == datetime(2031, 1, 1, tzinfo=zone)
+    assert second.brought.expires_at == datetime(2030, 12, 31, 18, tzinfo=UTC)
+    assert [reasons(each) for each in wrong] == [
+        [(1, "customer.email", "REQUIRED")],
+        [
+            (3, "balance.expires_at", "ALREADY_EXPIRED"),
+            (2, "balance.points", "INT64_RANGE"),
+            (4, "balance.earned_at", "TIME_RANGE"),
+        ],
+    ]
