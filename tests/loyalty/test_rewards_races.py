@@ -11,14 +11,17 @@ import grpc
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from libs import clock
 from libs.db import Tx
 from libs.ids import new_id
 from libs.instants import stamp
 from regulars.loyalty.v1 import rewards_pb2 as pb
+from services.loyalty.ledger.tables import accounts
+from services.loyalty.merges import actions as merges
 from services.loyalty.rewards import actions
+from services.loyalty.rewards.tables import redemptions as redeemed
 from tests.customers.shop import Shop, refusal_of
 from tests.loyalty.catalogue import (
     add_pool,
@@ -216,3 +219,37 @@ async def test_cancelling_restores_lots_and_stock_exactly(
     assert await lots_of(shop, member) == before
     assert (await reward_of(shop, reward)).stock_left == 3
     assert await faults(shop) == []
+
+
+_BEHIND = text(
+    "select exists (select from pg_stat_activity where pg_backend_pid() = any(pg_blocking_pids(pid)))"
+)
+
+
+async def test_a_merge_waits_for_a_redemption_before_it_takes_the_account(shop: Shop) -> None:
+    """Whoever cancels takes the redemption first and the account then; a merge does the same."""
+    source, target = await join(shop), await join(shop)
+    await give(shop, source, 500)
+    issued = await redeem(shop, source, await add_reward(shop))
+    held = asyncio.Event()
+
+    async def cancelling(tx: Tx) -> None:
+        mine = redeemed.c.tenant_id == tx.tenant_id, redeemed.c.redemption_id == UUID(issued.id)
+        await tx.execute(select(redeemed).where(*mine).with_for_update())
+        held.set()
+        async with asyncio.timeout(20):
+            while not await tx.scalar(_BEHIND):  # noqa: ASYNC110 – nobody tells us
+                await asyncio.sleep(0.01)
+        theirs = accounts.c.tenant_id == tx.tenant_id, accounts.c.customer_id == UUID(source)
+        await tx.execute(select(accounts).where(*theirs).with_for_update())
+
+    async def merging(tx: Tx) -> None:
+        await merges.apply_merge(tx, merges.Merge(new_id(), UUID(source), UUID(target)))
+
+    cancel_first = asyncio.create_task(in_ledger(shop, cancelling))
+    await held.wait()
+    await in_ledger(shop, merging)
+    await cancel_first
+    assert (await cancel(shop, issued.code)).state == pb.REDEMPTION_STATE_CANCELLED
+    assert (await balance(shop, target)).balance == 500
+    assert not await faults(shop)

@@ -14,6 +14,7 @@ from libs.crypto import subject_keys
 from libs.db import Tx
 from libs.ids import new_id
 from libs.inbox import NotYet
+from libs.problems import Conflict
 from services.loyalty.ledger import queries as ledger
 from services.loyalty.ledger import writing
 from services.loyalty.ledger.tables import accounts, orders
@@ -52,8 +53,18 @@ _STAMPS = text("""
 """)
 _REDEMPTIONS = text("""
     update redemptions set account_id = :to where tenant_id = :tenant and account_id = :from
-      and (cast(:only as uuid[]) is null or redemption_id = any(:only)) returning redemption_id
+      and redemption_id = any(:only) returning redemption_id
 """).bindparams(bindparam("only", type_=ARRAY(Uuid)))
+_LOCK_REDEMPTIONS = text("""
+    select redemption_id from redemptions
+    where tenant_id = :tenant
+      and (redemption_id = any(:only)
+           or account_id in (select account_id from accounts where tenant_id = :tenant and customer_id = :customer))
+    order by redemption_id for update
+""").bindparams(bindparam("only", type_=ARRAY(Uuid)), bindparam("customer", type_=Uuid))
+_HAS_REDEMPTIONS = text(
+    "select exists (select from redemptions where tenant_id = :tenant and account_id = :from)"
+)
 _RETURNED = text("""
     select l.origin_lot_id, l.lot_id from lots o
     join lots l on l.tenant_id = :tenant and l.origin_lot_id = o.lot_id and l.account_id = :to
@@ -144,6 +155,8 @@ async def undo_merge(tx: Tx, of: Merge) -> None:
         await tx.execute(insert(merges).values(values))
     elif row.undone_at is None:
         after = await queries.later(tx, row)
+        notes = [note for each in [*after, row] for note in await queries.accounts_of(tx, each.operation_id)]
+        await _lock_redemptions(tx, [UUID(reward) for note in notes for reward in note.moved["rewards"]])
         for each in [*reversed(after), row]:
             await _undo(tx, each)
         for each in after:
@@ -193,6 +206,7 @@ async def _apply(tx: Tx, of: Merge, survivor_id: UUID) -> None:
         for row in await programs.of_business(tx, business_id)
     }
     await tx.execute(writing.BY_KEY)
+    redeemed = await _lock_redemptions(tx, customer_id=of.source_id)
     await _lock_orders(tx, of.source_id)
     members = [(each, customer) for each in by_id for customer in (of.source_id, survivor_id)]
     opened = await writing.open_accounts(tx, members, by_id) if members else {}
@@ -222,18 +236,29 @@ async def _apply(tx: Tx, of: Merge, survivor_id: UUID) -> None:
         .values(survivor_id=survivor_id, step=new_id(), moved=note, merged_at=tx.now, undone_at=None)
     )
     for program, source_id, target_id, moved in pairs:
-        await _move_rows(tx, of, program, source_id, target_id, moved)
+        await _move_rows(tx, of, program, source_id, target_id, moved, redeemed)
 
 
 async def _move_rows(
-    tx: Tx, of: Merge, program: Program, source_id: UUID, target_id: UUID, moved: Moved
+    tx: Tx,
+    of: Merge,
+    program: Program,
+    source_id: UUID,
+    target_id: UUID,
+    moved: Moved,
+    redeemed: Sequence[UUID],
 ) -> None:
-    """What hangs on an account besides points."""
+    """What hangs on an account besides points; `redeemed` are the redemptions that are locked.
+
+    Raises Conflict if there is one more: whoever holds it may wait for the account.
+    """
     way: dict[str, Any] = {"tenant": tx.tenant_id, "from": source_id, "to": target_id}
     await _move_holds(tx, target_id, moved.holds, moved.lots)
     judged = (await tx.execute(_JUDGED, {**way, "only": None})).scalars().all()
     awarded = (await tx.execute(_AWARDS, {**way, "sources": None, "rules": None})).all()
-    rewards = (await tx.execute(_REDEMPTIONS, {**way, "only": None})).scalars().all()
+    rewards = (await tx.execute(_REDEMPTIONS, {**way, "only": list(redeemed)})).scalars().all()
+    if await tx.scalar(_HAS_REDEMPTIONS, way):
+        raise Conflict
     cards = (await tx.execute(_CARDS, {"tenant": tx.tenant_id, "account": source_id})).all()
     for card in cards:
         await _shift(tx, program, card.rule_id, source_id, target_id, card.stamps, card.filled)
@@ -434,6 +459,14 @@ def _standing(plain: Mapping[str, Any]) -> Standing:
         if value and name in {"since", "grace_until", "review_at", "override_until"}
     }
     return Standing(**{**plain, **dates})
+
+
+async def _lock_redemptions(
+    tx: Tx, only: Sequence[UUID] = (), *, customer_id: UUID | None = None
+) -> list[UUID]:
+    """Redemptions are locked before orders and accounts; those of a customer, or some."""
+    where = {"tenant": tx.tenant_id, "only": list(only), "customer": customer_id}
+    return list((await tx.execute(_LOCK_REDEMPTIONS, where)).scalars())
 
 
 async def _lock_orders(tx: Tx, customer_id: UUID) -> None:
