@@ -158,7 +158,7 @@ def with_event(stack: Stack, found: Rows) -> Rows:
 
 def make_bare(stack: Stack) -> None:
     """Tables of the same columns and indexes, without the product's walls and references, in a schema apart."""
-    with psycopg.connect(_admin_url(stack), autocommit=True) as admin:
+    with psycopg.connect(admin_url(stack), autocommit=True) as admin:
         admin.execute("create schema if not exists bare")
         for table in COLUMNS:
             admin.execute(
@@ -168,12 +168,15 @@ def make_bare(stack: Stack) -> None:
 
 def bare_url(stack: Stack) -> str:
     """The administrator's address, where plain names mean the bare tables."""
-    return _admin_url(stack) + "?options=-csearch_path%3Dbare"
+    return admin_url(stack, "bare")
 
 
-def _admin_url(stack: Stack) -> str:
+def admin_url(stack: Stack, schema: str = "public") -> str:
+    """The administrator's address, where plain names mean the tables of a schema."""
     parts = urlsplit(stack.settings.postgres_url)
-    return urlunsplit(parts._replace(path=f"/{stack.settings.database}"))
+    return (
+        urlunsplit(parts._replace(path=f"/{stack.settings.database}")) + f"?options=-csearch_path%3D{schema}"
+    )
 
 
 def insert_statement(found: Rows) -> str:

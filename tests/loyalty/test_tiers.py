@@ -148,6 +148,7 @@ async def test_new_tiers_are_previewed_and_move_everybody(shop: Shop) -> None:
     ]
     assert list(preview.moves[1].sample_customer_ids) == [members[1]]
     assert (await member_of(shop, members[1])).tier.tier == "SILVER"
+    await _previews_of_visits_and_points(shop)
     await configure(shop, then, reason="a new year")
     found = [(await member_of(shop, each)).tier.tier for each in members]
     assert found == ["BASE", "BASE", "SILVER"]
@@ -156,6 +157,26 @@ async def test_new_tiers_are_previewed_and_move_everybody(shop: Shop) -> None:
     assert audits[0].previous.tiers[1].spending_minor == 10_000
     assert audits[0].current.tiers[1].spending_minor == 30_000
     assert not audits[-1].HasField("previous")
+
+
+async def _previews_of_visits_and_points(shop: Shop) -> None:
+    """Of three with a visit each, and 50, 200 and 500 points."""
+    steps = [
+        pb.Tier(name="A"),
+        pb.Tier(name="B", visits=1, points=100),
+        pb.Tier(name="C", visits=2, points=400),
+    ]
+    for match, count, wanted in (
+        (pb.TIER_MATCH_ALL, 3, {"A": 1, "B": 2}),
+        (pb.TIER_MATCH_ANY, 3, {"B": 2, "C": 1}),
+        (pb.TIER_MATCH_ANY, 1, {"A": 3}),
+    ):
+        then = pb.TierConfiguration(period=pb.TIER_PERIOD_LIFETIME, match=match, tiers=steps[:count])
+        request = pb.PreviewTierConfigurationRequest(configuration=then)
+        found: dict[str, int] = {}
+        for move in (await tiers(shop).PreviewTierConfiguration(request)).moves:
+            found[move.to_tier] = found.get(move.to_tier, 0) + move.members
+        assert found == wanted
 
 
 async def test_thresholds_must_rise(shop: Shop) -> None:

@@ -42,18 +42,20 @@ _LAPSING = text("""
 """)
 
 # Their lots: one entry for each, each continuing where the one before ended. Points that are held stay until their
-# hold ends.
+# hold ends. Account after account: joins are by key alone here, and two thousand times two thousand rows are too many.
 _EXPIRE = text("""
     with mine as materialized (
         select a.* from accounts a where a.tenant_id = :tenant and a.account_id = any(:accounts)
     ), lapsed as materialized (
-        select l.lot_id, l.account_id, l.business_id, l.remaining - l.held as points, l.expires_at,
-               row_number() over w as place,
-               sum(l.remaining - l.held) over w as so_far
-        from lots l
-        where l.tenant_id = :tenant and l.account_id in (select account_id from mine)
-          and l.remaining > l.held and not l.pending and l.expires_at <= :now
-        window w as (partition by l.account_id order by l.expires_at, l.lot_id
+        select l.lot_id, m.account_id, l.business_id, l.points, l.expires_at, m.entries, m.balance, m.pending,
+               row_number() over w as place, sum(l.points) over w as so_far
+        from mine m cross join lateral (
+            select x.lot_id, x.business_id, x.remaining - x.held as points, x.expires_at from lots x
+            where x.tenant_id = :tenant and x.account_id = m.account_id
+              and x.remaining > x.held and not x.pending and x.expires_at <= :now
+            offset 0
+        ) l
+        window w as (partition by m.account_id order by l.expires_at, l.lot_id
                      rows between unbounded preceding and current row)
     ), numbered as materialized (
         select p.*, cast(lpad(to_hex(:millis), 12, '0') || '7' || substr(md5(:salt || p.lot_id), 1, 3) || '8'
@@ -66,10 +68,10 @@ _EXPIRE = text("""
         insert into entries (tenant_id, entry_id, account_id, seq, business_id, kind, points, balance_points,
                              pending_points, opening_balance, opening_pending, booked_at, effective_at, source,
                              expires_at, shortfall, reasons, actor)
-        select :tenant, n.entry_id, n.account_id, m.entries + n.place, n.business_id, 3, -n.points, -n.points,
-               0, m.balance - (n.so_far - n.points), m.pending, :now, n.expires_at, '',
+        select :tenant, n.entry_id, n.account_id, n.entries + n.place, n.business_id, 3, -n.points, -n.points,
+               0, n.balance - (n.so_far - n.points), n.pending, :now, n.expires_at, '',
                n.expires_at, 0, '[]', ''
-        from numbered n join mine m on m.account_id = n.account_id
+        from numbered n
     ), moved as (
         insert into allocations (tenant_id, entry_id, lot_id, business_id, points)
         select :tenant, n.entry_id, n.lot_id, n.business_id, -n.points from numbered n

@@ -12,7 +12,7 @@ from libs.timers import Periodic
 from services.loyalty.ledger import writing
 from services.loyalty.reports import cohorts, revenue, rewards
 
-ENTRIES_AT_ONCE = 50_000
+ENTRIES_AT_ONCE = 10_000  # a step takes a second where the machine is busy; statements may take five
 # No transaction is open as long as this: what was booked before it has been committed, or never will be.
 SETTLED_AFTER = timedelta(minutes=5)
 

@@ -14,7 +14,7 @@ from services.loyalty.ledger.tables import accounts
 from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import beginning
 from services.loyalty.tiers import rules
-from services.loyalty.tiers.rules import Facts, Ladder, Standing
+from services.loyalty.tiers.rules import Facts, Ladder, Standing, Tier
 from services.loyalty.tiers.tables import standings, tier_changes, tier_configurations
 
 SEALED = Column("tier_changes", "sealed")
@@ -60,18 +60,15 @@ _FACTS = text("""
 )
 
 # All members of a program by the tier that they have and what counts of them; one pass over orders and entries.
-_PREVIEW = text("""
-    with bought as (
+# `days` are orders, or the days of each customer where visits count; `rank` is `_rank`'s.
+_PREVIEW = """
+    with days as ({days}), bought as (
         select o.customer_id,
-               sum(o.total_minor - o.refunded_minor) filter (where :start is null or o.local_day >= :start)
-                   as spending_now,
-               count(distinct o.local_day) filter (where :visits and (:start is null or o.local_day >= :start))
-                   as visits_now,
-               sum(o.total_minor - o.refunded_minor) filter (where o.local_day < :start) as spending_before,
-               count(distinct o.local_day) filter (where :visits and o.local_day < :start) as visits_before
-        from orders o
-        where o.tenant_id = :tenant and o.business_id = :business
-          and not o.cancelled and (:last_start is null or o.local_day >= :last_start)
+               sum(o.net) filter (where :start is null or o.local_day >= :start) as spending_now,
+               count(*) filter (where :start is null or o.local_day >= :start) as visits_now,
+               sum(o.net) filter (where o.local_day < :start) as spending_before,
+               count(*) filter (where o.local_day < :start) as visits_before
+        from days o
         group by 1
     ), given as (
         select e.account_id,
@@ -98,19 +95,19 @@ _PREVIEW = text("""
         left join given g on g.account_id = a.account_id
         where a.tenant_id = :tenant and a.program_id = :program and a.merged_into is null
     ), ranked as (
-        select j.customer_id, j.tier, case when j.overridden then -1 else coalesce((
-            select max(t.rank) from unnest(:spending, :visit, :point) with ordinality as t (s, v, p, rank)
-            where case when :all
-                then (t.s = 0 or j.s0 >= t.s) and (t.v = 0 or j.v0 >= t.v) and (t.p = 0 or j.p0 >= t.p)
-                  or (t.s = 0 or j.s1 >= t.s) and (t.v = 0 or j.v1 >= t.v) and (t.p = 0 or j.p1 >= t.p)
-                else (t.s > 0 and greatest(j.s0, j.s1) >= t.s) or (t.v > 0 and greatest(j.v0, j.v1) >= t.v)
-                  or (t.p > 0 and greatest(j.p0, j.p1) >= t.p) end
-        ), 0) end as rank
+        select j.customer_id, j.tier, case when j.overridden then -1 else {rank} end as rank
         from judged j
     )
     select tier, rank, count(*) as members, (array_agg(customer_id))[1:10] as sample
     from ranked group by 1, 2
-""").bindparams(
+"""
+_ORDERS = """
+    select o.customer_id, o.local_day, o.total_minor - o.refunded_minor as net from orders o
+    where o.tenant_id = :tenant and o.business_id = :business
+      and not o.cancelled and (:last_start is null or o.local_day >= :last_start)
+"""
+_ORDER_DAYS = f"select x.customer_id, x.local_day, sum(x.net) as net from ({_ORDERS}) x group by 1, 2"  # noqa: S608
+_WINDOWS = (
     bindparam("start", type_=Date),
     bindparam("last_start", type_=Date),
     bindparam("begin", type_=DateTime(timezone=True)),
@@ -119,7 +116,7 @@ _PREVIEW = text("""
 
 
 # Masses are hashed, whatever the planner thinks of tables that were never analysed.
-_IN_MASS = text("select set_config('enable_nestloop', 'off', true), set_config('work_mem', '64MB', true)")
+_IN_MASS = text("select set_config('enable_nestloop', 'off', true), set_config('work_mem', '160MB', true)")
 
 
 async def configuration(tx: Tx, program_id: UUID) -> Row[Any]:
@@ -174,21 +171,35 @@ async def facts(
 async def preview(tx: Tx, program: Program, of: Ladder) -> list[Row[Any]]:
     """All accounts of a program: rows (tier, rank, members, sample); rank -1: an override keeps them."""
     above = of.tiers[1:]
+    visits = any(tier.visits for tier in above)
     where: dict[str, Any] = {
         "tenant": tx.tenant_id,
         "business": program.business_id,
         "program": program.program_id,
         "now": tx.now,
-        "all": of.match_all,
-        "visits": any(tier.visits for tier in above),
         "points": any(tier.points for tier in above),
-        "spending": [tier.spending_minor for tier in above],
-        "visit": [tier.visits for tier in above],
-        "point": [tier.points for tier in above],
+        **{name: value for i, tier in enumerate(above, 1) for name, value in _thresholds(i, tier).items()},
         **_windows(program, of, tx.now),
     }
     await tx.execute(_IN_MASS)
-    return list((await tx.execute(_PREVIEW, where)).all())
+    statement = _PREVIEW.format(days=_ORDER_DAYS if visits else _ORDERS, rank=_rank(of))
+    return list((await tx.execute(text(statement).bindparams(*_WINDOWS), where)).all())
+
+
+def _thresholds(rank: int, tier: Tier) -> dict[str, int]:
+    """What a tier asks for: s(pending), v(isits) and p(oints), by the names of the preview's parameters."""
+    return {f"{of}{rank}": value for of, value in zip("svp", tier.thresholds, strict=True) if value}
+
+
+def _rank(of: Ladder) -> str:
+    """The place of the highest tier that a row `j` reaches, in the period so far (0) or in the one before (1)."""
+    whens = []
+    for rank, tier in reversed(list(enumerate(of.tiers))[1:]):
+        names = _thresholds(rank, tier)
+        join = " and " if of.match_all else " or "
+        reached = [join.join(f"j.{name[0]}{period} >= :{name}" for name in names) for period in (0, 1)]
+        whens.append(f"when ({reached[0]}) or ({reached[1]}) then {rank}")
+    return f"case {' '.join(whens)} else 0 end" if whens else "0"
 
 
 async def standings_of(tx: Tx, account_ids: Sequence[UUID]) -> dict[UUID, Standing]:
