@@ -13,7 +13,7 @@ from typing import Any
 from libs import config
 from libs.run.stack import servers, status
 from libs.run.stack.home import Home, free_port
-from libs.run.stack.process import Identity
+from libs.run.stack.process import Identity, identity
 from tests.platform import Stack
 from tests.scan.at_the_end import patterns_of
 from tests.scan.scanning import Report, scan_redis
@@ -21,6 +21,7 @@ from tests.scan.sentinels import Sentinels
 from tests.stack.test_up import first_of_free_ports
 
 SUPERVISOR = "supervisor"
+CHILD = "child"  # the process of an import, which is no member of the stack
 GRACE_SECONDS = 4  # long enough that a kill hits a rotation under way
 
 
@@ -44,13 +45,31 @@ class Machine:
         return out.decode()
 
     def members(self) -> list[str]:
-        """Names of all processes but the supervisor."""
+        """Names of all processes but the supervisor and the children of services."""
         return list(self.home.read_run()["children"])
+
+    def children(self) -> list[int]:
+        """Process ids of the imports that it does."""
+        parent = self.home.read_run()["children"]["customers"]["pid"]
+        found = []
+        for entry in Path("/proc").iterdir():
+            try:
+                if (
+                    entry.name.isdigit()
+                    and b"imports.child" in (entry / "cmdline").read_bytes()
+                    and int((entry / "stat").read_text().rpartition(")")[2].split()[1]) == parent
+                ):
+                    found.append(int(entry.name))
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+        return found
 
     def kill(self, *names: str) -> dict[str, Identity]:
         """kill -9, all at once; gives who they were. One that is not there just now is left out."""
         run: dict[str, Any] = self.home.read_run()
         killed = {}
+        for pid in self.children() if CHILD in names else ():
+            killed[CHILD] = identity(pid)
         for name in names:
             facts = run["supervisor"] if name == SUPERVISOR else run["children"].get(name, {})
             if facts.get("pid"):
@@ -63,6 +82,8 @@ class Machine:
         """Waits until each of the killed runs again, healthy or not."""
         async with asyncio.timeout(seconds):
             for name, who in killed.items():
+                if name in {SUPERVISOR, CHILD}:
+                    continue
                 while self.home.read_run()["children"][name]["pid"] in {None, who.pid}:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
 
@@ -104,6 +125,7 @@ async def running(root: Path, name: str) -> AsyncIterator[Machine]:
     env = {name: value for name, value in inherited.items() if not name.startswith("REGULARS_")} | {
         "PYTHONPATH": os.pathsep.join((str(config.ROOT), str(config.ROOT / "gen"))),
         "TMPDIR": str(temporary),
+        "PYTHONDONTWRITEBYTECODE": "",  # who was killed is up again sooner
         "REGULARS_HOME": str(home),
         "REGULARS_PORT": str(free_port(set())),
         "REGULARS_GRPC_PORT": str(first_of_free_ports(20)),

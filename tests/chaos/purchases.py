@@ -8,7 +8,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc
 import httpx
 import nats.errors
 from google.protobuf.json_format import MessageToDict, ParseDict
@@ -18,9 +17,8 @@ from nats.aio.client import Client
 from libs import status
 from regulars.customers.v1 import orders_pb2 as pb
 from regulars.customers.v1.orders_pb2_grpc import OrdersServiceStub
-from tests.chaos.workload import AWAY, AWAY_HTTP, BACKOFF_SECONDS, CALL_SECONDS, PATIENCE_SECONDS, Again
+from tests.chaos.work import AWAY, CALL_SECONDS, Again, Work, called, posted
 from tests.customers.purchases import item, money, order, refund
-from tests.customers.shop import refusal_of
 from tests.platform import Stack, TenantOfTest
 from tests.scan.sentinels import Sentinels
 
@@ -34,6 +32,7 @@ LIVES = (
     (PENDING, PAID, CANCELLED),
     (PAID, PAID, FULFILLED),
 )
+CLIENTS = 3
 RECORDS = 6  # at most, in one call
 PAUSE_SECONDS = 0.1
 _AWAY_NATS = {each.value[0] for each in AWAY}
@@ -50,12 +49,16 @@ class Buyer:
 
 @dataclass(slots=True)
 class Story:
-    """All that is ever told of one order. `order_ids` and `customer_ids` are what the answers said."""
+    """All that is ever told of one order; a steady one keeps its items.
+
+    `order_ids` and `customer_ids` are what the answers said.
+    """
 
     external_id: str
     buyer: Buyer
     revisions: list[pb.Order]
     refunds: list[int]
+    steady: bool = False
     order_ids: set[str] = field(default_factory=set)
     customer_ids: set[str] = field(default_factory=set)
     guests_made: int = 0
@@ -92,7 +95,7 @@ def total(told: pb.Order) -> int:
 
 
 @dataclass
-class Purchases:
+class Purchases(Work):
     """What was told so far. The records of all orders lie on one heap, from which every client takes some."""
 
     stack: Stack
@@ -103,24 +106,14 @@ class Purchases:
     stories: dict[str, Story] = field(default_factory=dict)
     heap: list[pb.OrderRecord] = field(default_factory=list)
     strangers: list[Buyer] = field(default_factory=list)
-    acknowledged: int = 0
     records: int = 0
-    repeats: int = 0
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
     dice: random.Random = field(default_factory=lambda: random.Random(5))
 
-    async def run(self, clients: int = 6) -> None:
+    async def run(self) -> None:
         """Works until `stop`, and then until the heap is told to the end. Raises what must not happen."""
         async with asyncio.TaskGroup() as group:
-            for number in range(clients):
+            for number in range(CLIENTS):
                 group.create_task(self._client(number))
-
-    async def more(self, count: int, seconds: float = 90) -> None:
-        """Waits until so many more calls were acknowledged."""
-        wanted = self.acknowledged + count
-        async with asyncio.timeout(seconds):
-            while self.acknowledged < wanted:  # noqa: ASYNC110 – many tell it
-                await asyncio.sleep(0.02)
 
     async def _client(self, number: int) -> None:
         dice = random.Random(number)
@@ -145,19 +138,14 @@ class Purchases:
 
     def _story(self) -> Story:
         external_id, buyer = f"o{next(_numbers)}", self._buyer()
-        revisions = []
+        revisions, items, steady = [], self._items(), self.dice.random() < 0.5
         for number, state in enumerate(self.dice.choice(LIVES), 1):
             said = order(
                 state,
                 external_id=external_id,
                 revision=number,
                 day=self.dice.randrange(60),
-                items=[
-                    item(
-                        self.dice.randrange(100, 5000), self.dice.randint(1, 3), category=category, brand="b"
-                    )
-                    for category in self.dice.sample("cde", self.dice.randint(1, 2))
-                ],
+                items=items if steady else self._items(),
                 shipping_address=pb.OrderAddress(recipient=self.sentinels.name()),
                 customer_id=buyer.id,
                 email=buyer.email,
@@ -166,7 +154,14 @@ class Purchases:
                 said.refunded.CopyFrom(money(self.dice.randint(1, total(said))))
             revisions.append(said)
         refunds = [self.dice.randrange(1, 3000) for _ in range(self.dice.choice((0, 0, 1, 2)))]
-        return Story(external_id, buyer, revisions, refunds)
+        return Story(external_id, buyer, revisions, refunds, steady)
+
+    def _items(self) -> list[pb.OrderItem]:
+        chosen = self.dice.sample("cde", self.dice.randint(1, 2))
+        return [
+            item(self.dice.randrange(100, 5000), self.dice.randint(1, 3), category=category, brand="b")
+            for category in chosen
+        ]
 
     def _buyer(self) -> Buyer:
         """Somebody known, a stranger who was here before, or a new one."""
@@ -219,23 +214,12 @@ class Teller:
     async def tell(self, batch: Sequence[pb.OrderRecord], door: str) -> list[pb.RecordResult]:
         """What became of the records, however long it takes."""
         done: list[pb.RecordResult] = []
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            for attempt in itertools.count():
-                try:
-                    await getattr(self, f"_by_{door}")(batch, done)
-                except Again:
-                    self._work.repeats += 1
-                    await asyncio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
-                else:
-                    return done
-        raise AssertionError("unreachable")
+        await self._work.until_answered(lambda: getattr(self, f"_by_{door}")(batch, done))
+        return done
 
     async def _by_batch(self, batch: Sequence[pb.OrderRecord], done: list[pb.RecordResult]) -> None:
         request = pb.RecordOrdersRequest(records=batch)
-        try:
-            answer = await self._grpc.RecordOrders(request, timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            raise _failed(error) from error
+        answer = await called(self._grpc.RecordOrders(request, timeout=CALL_SECONDS))
         done += answer.results
 
     async def _by_stream(self, batch: Sequence[pb.OrderRecord], done: list[pb.RecordResult]) -> None:
@@ -246,23 +230,25 @@ class Teller:
             for each in left:
                 yield pb.RecordOrderStreamRequest(record=each)
 
-        try:
+        async def answers() -> None:
             async for answer in self._grpc.RecordOrderStream(requests(), timeout=CALL_SECONDS):
                 done.append(answer.result)  # noqa: PERF401 – what came before a failure counts
-        except grpc.aio.AioRpcError as error:
-            raise _failed(error) from error
+
+        await called(answers())
 
     async def _by_rest(self, batch: Sequence[pb.OrderRecord], done: list[pb.RecordResult]) -> None:
         body = {"records": [MessageToDict(each) for each in batch]}
-        answer = await self._post("/api/v1/orders/batch", body)
+        answer = await posted(self._rest.post("/api/v1/orders/batch", json=body))
         done += map(_result, answer["results"])
 
     async def _by_single(self, batch: Sequence[pb.OrderRecord], done: list[pb.RecordResult]) -> None:
         for each in batch[len(done) :]:
             if each.WhichOneof("record") == "order":
-                answer = await self._post("/api/v1/orders", MessageToDict(each.order))
+                answer = await posted(self._rest.post("/api/v1/orders", json=MessageToDict(each.order)))
             else:
-                answer = await self._post("/api/v1/orders/refunds", MessageToDict(each.refund))
+                answer = await posted(
+                    self._rest.post("/api/v1/orders/refunds", json=MessageToDict(each.refund))
+                )
             done.append(_result(answer["result"]))
 
     async def _by_nats(self, batch: Sequence[pb.OrderRecord], done: list[pb.RecordResult]) -> None:
@@ -281,19 +267,6 @@ class Teller:
             raise AssertionError(f"by NATS: {problem.code} {problem.reason}")
         done += pb.RecordOrdersResponse.FromString(answer.data).results
 
-    async def _post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        try:
-            answer = await self._rest.post(path, json=body)
-        except httpx.TransportError as error:
-            raise Again from error
-        if answer.is_success:
-            found: dict[str, Any] = answer.json()
-            return found
-        told = answer.json()["error"]
-        if answer.status_code in AWAY_HTTP or told["reason"] == "CONFLICT":
-            raise Again
-        raise AssertionError(f"{path}: {answer.status_code} {told}")
-
 
 @asynccontextmanager
 async def teller(work: Purchases, subject: str) -> AsyncIterator[Teller]:
@@ -309,11 +282,3 @@ async def teller(work: Purchases, subject: str) -> AsyncIterator[Teller]:
 def _result(told: dict[str, Any]) -> pb.RecordResult:
     """A result as REST has it."""
     return ParseDict(told | {"outcome": f"RECORD_OUTCOME_{told['outcome']}"}, pb.RecordResult())
-
-
-def _failed(error: grpc.aio.AioRpcError) -> Exception:
-    """Whether to tell it again. What grpc.aio says of a message that it could not send is no answer of ours."""
-    unsent = error.code() is grpc.StatusCode.INTERNAL and error.details() == "Internal error from Core"
-    if unsent or error.code() in AWAY or refusal_of(error).reason == "CONFLICT":
-        return Again()
-    return AssertionError(f"{error.code()}: {error.details()}")

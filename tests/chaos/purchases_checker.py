@@ -15,30 +15,30 @@ from regulars.customers.v1 import orders_pb2 as pb
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from regulars.customers.v1.orders_pb2_grpc import OrdersServiceStub
 from services.customers.orders import metrics
-from tests.chaos.checker import SERVICES
 from tests.chaos.purchases import CANCELLED, Purchases, Story, total
-from tests.flows.looking import letters, rows
+from tests.chaos.settling import handled_once
+from tests.flows.looking import rows
 from tests.platform import Stack
 
 ORDERS = "customers.order."
 
 
-async def faults(work: Purchases) -> list[str]:
-    """Everything that is not as it was told, or not the same in two places."""
-    held = await _orders(work)
+async def faults(work: Purchases, sent: list[Letter], visited: Mapping[str, int]) -> list[str]:
+    """Everything that is not as it was told, or not the same in two places.
+
+    `sent` is what the stream has, `visited` when customers did something else last, in epoch seconds.
+    """
+    held = await orders_of(work)
     found = _as_told(work.stories, held)
-    found += await _counted(work, held)
+    found += await _counted(work, held, visited)
     found += await _recount(work)
     found += await _people(work)
-    found += _events(work.stories, held, await letters(work.stack, work.tenant.id))
-    for schema in SERVICES:
-        for table in ("outbox", "parked", "dead_letters"):
-            left = await rows(work.stack, f"select subject from {schema}.{table}")
-            found += [f"{schema}.{table} holds {row['subject']}" for row in left]
+    found += _events(work.stories, held, sent)
+    found += await handled_once(work.stack, work.tenant.id, sent)
     return found
 
 
-async def _orders(work: Purchases) -> dict[str, pb.Order]:
+async def orders_of(work: Purchases) -> dict[str, pb.Order]:
     """All orders of the business, by external id."""
     stub: Any = work.tenant.calls(OrdersServiceStub, businesses=[work.business_id])
     held: dict[str, pb.Order] = {}
@@ -83,7 +83,7 @@ def _as_told(stories: Mapping[str, Story], held: Mapping[str, pb.Order]) -> list
     return found
 
 
-async def _counted(work: Purchases, held: Mapping[str, pb.Order]) -> list[str]:
+async def _counted(work: Purchases, held: Mapping[str, pb.Order], visited: Mapping[str, int]) -> list[str]:
     """The metrics of each buyer are what the told orders come to, by an arithmetic of our own."""
     orders: Any = work.tenant.calls(OrdersServiceStub, businesses=[work.business_id])
     customers: Any = work.tenant.calls(CustomersServiceStub, businesses=[work.business_id])
@@ -119,7 +119,8 @@ async def _counted(work: Purchases, held: Mapping[str, pb.Order]) -> list[str]:
             await customers.GetCustomer(customers_pb2.GetCustomerRequest(id=id_))
         ).last_active_at.seconds
         told = {each.placed_at.seconds for story in stories for each in story.revisions}
-        if active not in told or active < max(story.last.placed_at.seconds for story in stories):
+        least = max(visited.get(id_, 0), *(story.last.placed_at.seconds for story in stories))
+        if active not in {*told, visited.get(id_)} or active < least:
             found.append(f"{id_} was last active at {active}")
     return found
 
@@ -133,9 +134,9 @@ async def _recount(work: Purchases) -> list[str]:
 
 
 @asynccontextmanager
-async def database_of(stack: Stack) -> AsyncIterator[Database]:
-    """The customers service's own way into its database."""
-    where = (stack.admin_url, stack.settings.home, stack.settings.database, "customers")
+async def database_of(stack: Stack, service: str = "customers") -> AsyncIterator[Database]:
+    """A service's own way into its database."""
+    where = (stack.admin_url, stack.settings.home, stack.settings.database, service)
     database = Database(dsn.role_url(*where, "app"), dsn.role_url(*where, "worker"), pool_size=1)
     try:
         yield database

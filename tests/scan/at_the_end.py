@@ -23,7 +23,7 @@ from tests.servers import Servers
 
 SHOWN = 20
 LOGS = "logs"
-STACKS = ("servers", "chaos", "chaos-orders", "chaos-imports")  # homes of servers in the directory of the run
+STACKS = ("servers", "chaos")  # homes of servers in the directory of the run
 
 
 @contextmanager

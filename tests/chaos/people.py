@@ -6,7 +6,6 @@ import random
 from dataclasses import dataclass, field
 from typing import Any
 
-import grpc
 import httpx
 
 from libs.ids import new_id
@@ -14,31 +13,12 @@ from regulars.customers.v1 import customers_pb2 as pb
 from regulars.customers.v1.businesses_pb2 import Business, CreateBusinessRequest
 from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceStub
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
-from tests.customers.shop import refusal_of
+from tests.chaos.work import CALL_SECONDS, Refused, Work, called, posted
 from tests.platform import Stack, TenantOfTest
 from tests.scan.sentinels import Sentinels
 
-PATIENCE_SECONDS = 120
-CALL_SECONDS = 5
-BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.4)
-AWAY = {
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-    grpc.StatusCode.CANCELLED,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-}
-AWAY_HTTP = {503, 504, 429}
-
-
-class Again(Exception):
-    """No answer, or one that says to try again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Refused(Exception):
-    """A refusal, by its reason."""
-
-    reason: str
+CLIENTS = 3
+PAUSE_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -53,31 +33,21 @@ class Person:
 
 
 @dataclass
-class Workload:
-    """What was asked for and acknowledged so far. `repeats` are calls that had to be sent again."""
+class People(Work):
+    """The customers that were asked for and acknowledged so far."""
 
     stack: Stack
     tenant: TenantOfTest
     business_id: str
     sentinels: Sentinels
     people: dict[str, Person] = field(default_factory=dict)
-    acknowledged: int = 0
-    repeats: int = 0
     duels: int = 0
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def run(self, clients: int = 6) -> None:
+    async def run(self) -> None:
         """Works until `stop`; every client finishes what it has begun. Raises what must not happen."""
         async with asyncio.TaskGroup() as group:
-            for number in range(clients):
+            for number in range(CLIENTS):
                 group.create_task(self._client(number))
-
-    async def more(self, count: int, seconds: float = 90) -> None:
-        """Waits until so many more calls were acknowledged."""
-        wanted = self.acknowledged + count
-        async with asyncio.timeout(seconds):
-            while self.acknowledged < wanted:  # noqa: ASYNC110 – many tell it
-                await asyncio.sleep(0.02)
 
     async def _client(self, number: int) -> None:
         caller = Caller(self, f"client-{number}")
@@ -94,6 +64,7 @@ class Workload:
                     mine.append(await self._create(caller, self.sentinels.email(), by_rest))
                 else:
                     await self._update(caller, dice.choice(mine), by_rest, blocked=dice.random() < 0.5)
+                await asyncio.sleep(PAUSE_SECONDS * dice.random())
         finally:
             await caller.close()
 
@@ -132,7 +103,7 @@ class Workload:
 class Caller:
     """One client: its connections, and its way of asking until there is an answer."""
 
-    def __init__(self, work: Workload, subject: str) -> None:
+    def __init__(self, work: People, subject: str) -> None:
         self._work = work
         claims: dict[str, Any] = {"subject": subject, "businesses": [work.business_id], "ttl_seconds": 86_400}
         self._rest = work.tenant.rest(**claims)
@@ -149,14 +120,14 @@ class Caller:
 
         async def over_rest() -> dict[str, Any]:
             headers = {"idempotency-key": request_id}
-            return await self._http("POST", "/api/v1/customers", headers, as_json(fields), 201)
+            return await self._http("POST", "/api/v1/customers", headers, as_json(fields))
 
         async def over_grpc() -> dict[str, Any]:
             customer = pb.Customer(email=fields["email"], first_name=fields["first_name"])
             request = pb.CreateCustomerRequest(customer=customer, request_id=request_id)
-            return from_message(await self._call(self._grpc.CreateCustomer, request, ()))
+            return from_message(await called(self._grpc.CreateCustomer(request, timeout=CALL_SECONDS)))
 
-        return await self._until_answered(over_rest if by_rest else over_grpc)
+        return await self._work.until_answered(over_rest if by_rest else over_grpc)
 
     async def update(self, person: Person, fields: dict[str, str], by_rest: bool) -> dict[str, Any]:
         """Changes a customer of a version that is known, however long it takes. Raises Refused."""
@@ -165,62 +136,27 @@ class Caller:
         async def over_rest() -> dict[str, Any]:
             headers = {"idempotency-key": request_id, "if-match": f'"{person.version}"'}
             path = f"/api/v1/customers/{person.id}"
-            return await self._http("PATCH", path, headers, as_json(fields), 200)
+            return await self._http("PATCH", path, headers, as_json(fields))
 
         async def over_grpc() -> dict[str, Any]:
             status = pb.CustomerStatus.Value(f"CUSTOMER_STATUS_{fields['status']}")
             customer = pb.Customer(first_name=fields["first_name"], status=status)
             request = pb.UpdateCustomerRequest(id=person.id, customer=customer, etag=str(person.version))
-            metadata = (("x-request-id", request_id),)
-            return from_message(await self._call(self._grpc.UpdateCustomer, request, metadata))
+            options: dict[str, Any] = {"metadata": (("x-request-id", request_id),), "timeout": CALL_SECONDS}
+            return from_message(await called(self._grpc.UpdateCustomer(request, **options)))
 
-        return await self._until_answered(over_rest if by_rest else over_grpc)
-
-    async def _until_answered(self, ask: Any) -> dict[str, Any]:
-        async with asyncio.timeout(PATIENCE_SECONDS):
-            for attempt in itertools.count():
-                try:
-                    found: dict[str, Any] = await ask()
-                except Again:
-                    self._work.repeats += 1
-                    await asyncio.sleep(BACKOFF_SECONDS[min(attempt, len(BACKOFF_SECONDS) - 1)])
-                else:
-                    return found
-        raise AssertionError("unreachable")
+        return await self._work.until_answered(over_rest if by_rest else over_grpc)
 
     async def _http(
-        self, method: str, path: str, headers: dict[str, str], body: dict[str, str], wanted: int
+        self, method: str, path: str, headers: dict[str, str], body: dict[str, str]
     ) -> dict[str, Any]:
-        try:
-            answer = await self._rest.request(method, path, headers=headers, json=body)
-        except httpx.TransportError as error:
-            raise Again from error
-        if answer.status_code == wanted:
-            found = answer.json()
-            return {
-                "id": found["id"],
-                "email": found["email"],
-                "first_name": found["firstName"],
-                "version": int(found["etag"]),
-            }
-        told = answer.json()["error"]
-        if answer.status_code in AWAY_HTTP or told["reason"] == "CONFLICT":
-            raise Again
-        if answer.status_code >= 500:
-            raise AssertionError(f"{method}: {answer.status_code} {told}")
-        raise Refused(told["reason"])
-
-    async def _call(self, rpc: Any, request: Any, metadata: Any) -> pb.Customer:
-        try:
-            found: pb.Customer = await rpc(request, metadata=metadata, timeout=CALL_SECONDS)
-        except grpc.aio.AioRpcError as error:
-            refusal = refusal_of(error)
-            if error.code() in AWAY or refusal.reason == "CONFLICT":
-                raise Again from error
-            if not refusal.reason or error.code() in {grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN}:
-                raise AssertionError(f"{error.code()}: {error.details()}") from error
-            raise Refused(refusal.reason) from error
-        return found
+        found = await posted(self._rest.request(method, path, headers=headers, json=body))
+        return {
+            "id": found["id"],
+            "email": found["email"],
+            "first_name": found["firstName"],
+            "version": int(found["etag"]),
+        }
 
 
 async def open_business(tenant: TenantOfTest) -> str:

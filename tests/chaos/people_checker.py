@@ -1,54 +1,16 @@
 """What must hold between all services once it is quiet, told fault by fault."""
 
-import asyncio
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from libs.envelope import Letter
 from regulars.customers.v1 import customers_pb2 as pb
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
-from tests.chaos.workload import Person
+from tests.chaos.people import Person
+from tests.chaos.settling import handled_once
 from tests.flows.looking import letters, rows
 from tests.platform import Stack, TenantOfTest
-
-SERVICES = ("customers", "loyalty", "segments", "privacy", "notifications")
-HEARD_BY_LOYALTY = (
-    "customers.tenant.created",
-    "customers.business.",
-    "customers.customer.",
-    "customers.membership.",
-    "customers.order.recorded",
-    "customers.order.completed",
-    "customers.order.cancelled",
-    "customers.order.refunded",
-    "customers.activity.recorded",
-)
-QUIET_SECONDS = 120
-
-
-async def quiet(stack: Stack, tenant: TenantOfTest) -> str:
-    """What is still under way: "" once everything is published and handled."""
-    for schema in SERVICES:
-        for table in ("outbox", "parked"):
-            left = await rows(stack, f"select count(*) as n from {schema}.{table}")
-            if left[0]["n"]:
-                return f"{left[0]['n']} in {schema}.{table}"
-    sent, done = heard(await letters(stack, tenant.id)), await inbox(stack, tenant.id)
-    return "" if sent == done else f"{len(sent - done)} events not handled"
-
-
-async def until_quiet(stack: Stack, tenant: TenantOfTest) -> None:
-    """Waits until everything is published and handled; twice, since one look may fall between two steps."""
-    left = "not looked"
-    try:
-        async with asyncio.timeout(QUIET_SECONDS):
-            for _ in range(2):
-                while left := await quiet(stack, tenant):  # noqa: ASYNC110
-                    await asyncio.sleep(0.2)
-    except TimeoutError:
-        raise AssertionError(f"not quiet: {left}") from None
 
 
 async def faults(
@@ -59,22 +21,7 @@ async def faults(
     found += await _rows(stack, tenant.id, people)
     found += await _events(stack, tenant.id, people)
     found += await _memberships(stack, tenant.id, business_id, people)
-    for schema in SERVICES:
-        for table in ("outbox", "parked", "dead_letters"):
-            left = await rows(stack, f"select subject from {schema}.{table}")
-            found += [f"{schema}.{table} holds {row['subject']}" for row in left]
     return found
-
-
-def heard(sent: Iterable[Letter]) -> set[str]:
-    """Ids of the events that loyalty listens to."""
-    return {each.headers["ce-id"] for each in sent if each.subject.startswith(HEARD_BY_LOYALTY)}
-
-
-async def inbox(stack: Stack, tenant_id: UUID) -> set[str]:
-    """Ids of the events that loyalty has handled."""
-    query = "select event_id from loyalty.inbox where tenant_id = %s and consumer = 'loyalty'"
-    return {str(row["event_id"]) for row in await rows(stack, query, tenant_id)}
 
 
 async def _customers(
@@ -138,10 +85,7 @@ async def _events(stack: Stack, tenant_id: UUID, people: Mapping[str, Person]) -
     found = [f"no event of {at}" for at in wanted - told.keys()]
     found += [f"an event of {at}, which never was" for at in told.keys() - wanted]
     found += [f"{len(ids)} events of {at}" for at, ids in told.items() if len(ids) > 1]
-    handled, published = await inbox(stack, tenant_id), heard(sent)
-    found += [f"event {each} was not handled" for each in published - handled]
-    found += [f"event {each} was handled and is not on the stream" for each in handled - published]
-    return found
+    return found + await handled_once(stack, tenant_id, sent)
 
 
 async def _memberships(

@@ -1,0 +1,77 @@
+"""What must hold of timelines once it is quiet: all that happened to a customer, once, the newest first."""
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from libs.envelope import Letter, read
+from regulars.customers.v1 import events_pb2 as events
+from regulars.customers.v1 import orders_pb2 as orders
+from regulars.customers.v1 import timeline_pb2 as pb
+from regulars.customers.v1.timeline_pb2_grpc import TimelineServiceStub
+from tests.chaos.points import Points
+
+PAGE = 100
+SHOWN: dict[str, Any] = {
+    "customers.order.completed": events.OrderCompleted,
+    "customers.order.cancelled": events.OrderCancelled,
+    "customers.order.refunded": events.OrderRefunded,
+}
+
+
+async def timelines(work: Points) -> dict[str, list[pb.TimelineEntry]]:
+    """The whole timeline of each member, page by page."""
+    stub: Any = work.club.shop.calls(TimelineServiceStub)
+    found: dict[str, list[pb.TimelineEntry]] = {}
+    for customer_id in work.customers:
+        entries, token, pages = found.setdefault(customer_id, []), "", 0
+        while token or not pages:
+            request = pb.ListTimelineRequest(customer_id=customer_id, page_size=PAGE, page_token=token)
+            page = await stub.ListTimeline(request)
+            entries += page.entries
+            token, pages = page.next_page_token, pages + 1
+    return found
+
+
+def visited(shown: Mapping[str, Sequence[pb.TimelineEntry]]) -> dict[str, int]:
+    """When each customer was last here without buying, in epoch seconds."""
+    return {
+        customer_id: max(each.occurred_at.seconds for each in visits)
+        for customer_id, entries in shown.items()
+        if (visits := [each for each in entries if each.kind == pb.TIMELINE_KIND_ACTIVITY])
+    }
+
+
+def faults(
+    shown: Mapping[str, Sequence[pb.TimelineEntry]],
+    work: Points,
+    held: Mapping[str, orders.Order],
+    sent: Collection[Letter],
+) -> list[str]:
+    """Timelines that are not in order, or have not all, or something twice."""
+    wanted: dict[str, Counter[tuple[int, str]]] = defaultdict(Counter)
+    for order in held.values():
+        wanted[order.customer_id][pb.TIMELINE_KIND_ORDER, order.id] += 1
+    for deed in work.deeds:
+        if deed.rpc == "RecordActivities":
+            wanted[deed.request.items[0].customer_id][pb.TIMELINE_KIND_ACTIVITY, deed.id] += 1
+    for letter in sent:
+        if letter.subject in SHOWN:
+            told = read(letter, SHOWN[letter.subject])
+            wanted[told.message.order.customer_id][pb.TIMELINE_KIND_REPORT, str(told.id)] += 1
+    found = []
+    for customer_id, entries in shown.items():
+        places = [(each.occurred_at.ToNanoseconds(), each.id) for each in entries]
+        if places != sorted(places, reverse=True):
+            found.append(f"the timeline of {customer_id} is not in order")
+        seen = Counter((int(each.kind), each.id) for each in entries)
+        beginnings = [each for each in entries if each.kind == pb.TIMELINE_KIND_MEMBERSHIP]
+        if len(beginnings) != 1:
+            found.append(f"{customer_id} began {len(beginnings)} times")
+        for each in beginnings:
+            del seen[int(each.kind), each.id]
+        found += [f"the timeline of {customer_id} lacks {each}" for each in wanted[customer_id] - seen]
+        found += [
+            f"the timeline of {customer_id} has {each} too often" for each in seen - wanted[customer_id]
+        ]
+    return found
