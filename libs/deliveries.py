@@ -19,7 +19,7 @@ from sqlalchemy import Row
 
 from libs import clock, envelope, inbox, outages
 from libs.caller import Caller, acting_as
-from libs.db import Database, Tx
+from libs.db import Database
 from libs.envelope import BadEnvelope, Event, Letter
 from libs.inbox import NotYet
 from libs.problems import Problem
@@ -32,7 +32,8 @@ HANDLED = Counter("regulars_events_handled", "Events that a consumer is done wit
 ATTEMPTS = 5  # tries of an event that meets a bug
 DELIVERIES = 100  # then it must have killed every process that touched it
 
-Handle = Callable[[Tx, Any, Sequence[Event[Any]]], Awaitable[None]]
+Handle = Callable[..., Awaitable[None]]
+Ask = Callable[[Any, Sequence[Event[Any]]], Awaitable[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,10 +45,14 @@ class Handler:
     raises NotYet for an event that came too early, a Problem for one that it refuses for good. After a
     failure it is called again with each event alone. Handlers that share one `handle` get their events
     together, in one call: so it can take its locks in one order for all of them.
+
+    `before(rt, events)` asks peers what `handle` needs of them, while no transaction is open; `handle` gets what
+    it gives as a fourth argument. It may be asked of events that turn out to be handled already.
     """
 
     message: type[Message]
     handle: Handle
+    before: Ask | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,10 @@ class Attempts:
             event = envelope.read(delivery.letter, handler.message)
             events[event.type][event.id] = event
         with self._span(deliveries), acting_as(self._caller(deliveries)):
+            answers: dict[Handle, tuple[Any]] = {}
+            for name, handler in self._handlers.items():
+                if handler.before is not None and events[name]:
+                    answers[handler.handle] = (await handler.before(self._rt, list(events[name].values())),)
             async with self._db.tx() as tx:
                 fresh = await inbox.receive(tx, self._service, [d.event_id for d in deliveries])
                 together: dict[Handle, list[Event[Any]]] = {}
@@ -113,7 +122,7 @@ class Attempts:
                         together.setdefault(handler.handle, []).extend(mine)
                 for handle, theirs in together.items():
                     theirs.sort(key=lambda event: (event.aggregate_id, event.version))
-                    await handle(tx, self._rt, theirs)
+                    await handle(tx, self._rt, theirs, *answers.get(handle, ()))
                 for delivery in deliveries:
                     if delivery.row is not None:
                         await inbox.leave_park(tx, self._service, delivery.event_id)

@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from libs import clock, config, contracts, dsn, idempotency, logs, loops, stream, telemetry
 from libs.audit import Audit
+from libs.cache import Cache
 from libs.clients import Clients
 from libs.config import ConfigError, Settings
 from libs.consumer import Consumer, Handler
@@ -63,6 +64,7 @@ class Runtime:
     nats: Client
     js: JetStreamContext
     redis: "Redis | None"
+    cache: Cache
     tenants: Tenants
     pages: PageTokens
     files: Files
@@ -221,6 +223,7 @@ def _runtime(service: Service, settings: Settings, readiness: Readiness, stack: 
         nats=nc,
         js=nc.jetstream(),
         redis=redis,
+        cache=Cache(redis, settings.prefix, name),
         tenants=Tenants(db, None if name == MAKES_TENANTS else asks(clients, db, keys)),
         pages=PageTokens(lambda tenant_id: keys.for_tenant(tenant_id).page_token_key),
         files=Files(name, db, keys, Objects.of(settings), settings.prefix),

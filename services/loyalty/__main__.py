@@ -27,6 +27,8 @@ from services.loyalty.balances.service import BalancesService
 from services.loyalty.consumers import HANDLERS
 from services.loyalty.ledger.jobs import PERIODIC as LEDGER
 from services.loyalty.ledger.service import LedgerService, MyLoyaltyService
+from services.loyalty.overrides.jobs import JOBS as OVERRIDE_JOBS
+from services.loyalty.overrides.jobs import PERIODIC as OVERRIDES
 from services.loyalty.problems import PROBLEMS
 from services.loyalty.programs.service import ProgramsService
 from services.loyalty.referrals.jobs import JOBS as REFERRAL_JOBS
@@ -37,7 +39,7 @@ from services.loyalty.reports.service import ReportsService
 from services.loyalty.rewards.jobs import PERIODIC as REWARDS
 from services.loyalty.rewards.service import MyRewardsService, RedemptionsService, RewardsService
 from services.loyalty.service import LoyaltyService
-from services.loyalty.tiers.jobs import JOBS
+from services.loyalty.tiers.jobs import JOBS as TIER_JOBS
 from services.loyalty.tiers.jobs import PERIODIC as TIERS
 from services.loyalty.tiers.service import TiersService
 
@@ -59,8 +61,8 @@ SERVICE = Service(
         (add_JobsServiceServicer_to_server, JobsServicer(rt)),
     ],
     consumers=HANDLERS,
-    jobs={**JOBS, **REFERRAL_JOBS},
-    periodic=[*LEDGER, *TIERS, *REWARDS, *REFERRALS, *REPORTS],
+    jobs={**TIER_JOBS, **OVERRIDE_JOBS, **REFERRAL_JOBS},
+    periodic=[*LEDGER, *TIERS, *OVERRIDES, *REWARDS, *REFERRALS, *REPORTS],
     problems=PROBLEMS,
 )
 

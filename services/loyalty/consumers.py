@@ -9,37 +9,47 @@ from libs import inbox
 from libs.db import Tx
 from libs.deliveries import Handler
 from libs.envelope import Event
+from libs.inbox import NotYet
 from libs.instants import instant
 from regulars.customers.v1 import events_pb2 as heard
 from regulars.customers.v1.activities_pb2 import ACTIVITY_KIND_CUSTOM
 from regulars.customers.v1.customers_pb2 import CUSTOMER_STATUS_BLOCKED, CUSTOMER_TYPE_GUEST
 from regulars.customers.v1.orders_pb2 import ORDER_STATUS_CANCELLED
+from regulars.segments.v1 import events_pb2 as of_segments
 from services.loyalty import actions
 from services.loyalty.actions import Joining
-from services.loyalty.ledger import earning
+from services.loyalty.ledger import earning, occasions
 from services.loyalty.ledger.earning import Heard, Occasion
 from services.loyalty.merges import actions as merges
 from services.loyalty.merges import queries as merged
+from services.loyalty.people import actions as people
+from services.loyalty.people.actions import Facts
+from services.loyalty.people.peers import facts_of
 from services.loyalty.programs import actions as programs
+from services.loyalty.programs import queries as of_programs
 from services.loyalty.programs import rules
 from services.loyalty.programs.rules import Line, Purchase
 from services.loyalty.referrals import actions as referrals
 from services.loyalty.referrals.actions import Joined
+from services.loyalty.segments import actions as segments
+from services.loyalty.tiers import actions as tiers
+from services.loyalty.tiers import queries as of_tiers
+from services.loyalty.tiers.actions import Said
 
 
 async def business_created(tx: Tx, rt: Any, events: Sequence[Event[heard.BusinessCreated]]) -> None:
     """A new business has a program from the start."""
     for event in events:
-        await _know(tx, event.message, event.version, archived=False)
+        await _know_business(tx, event.message, event.version, archived=False)
 
 
 async def business_updated(tx: Tx, rt: Any, events: Sequence[Event[heard.BusinessUpdated]]) -> None:
     """Its days may begin elsewhere; archived, nothing is earned any more."""
     for event in events:
-        await _know(tx, event.message, event.version, archived=event.message.archived)
+        await _know_business(tx, event.message, event.version, archived=event.message.archived)
 
 
-async def _know(
+async def _know_business(
     tx: Tx, told: heard.BusinessCreated | heard.BusinessUpdated, version: int, *, archived: bool
 ) -> None:
     business_id = UUID(told.business_id)
@@ -54,14 +64,57 @@ async def _know(
     await inbox.unpark(tx, earning.business_key(business_id))
 
 
-async def customer_created(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerCreated]]) -> None:
+async def about_people(
+    rt: Any, events: Sequence[Event[heard.CustomerCreated | heard.CustomerUpdated]]
+) -> Sequence[Facts] | None:
+    """What customers tells of those whom the events name; None while it is away."""
+    return await facts_of(rt, [UUID(event.message.customer_id) for event in events])
+
+
+async def _know_people(
+    tx: Tx,
+    events: Sequence[Event[heard.CustomerCreated | heard.CustomerUpdated]],
+    told: Sequence[Facts] | None,
+) -> None:
+    """Keeps what was told of people; whoever could not be asked for is asked for later."""
+    customer_ids = [UUID(event.message.customer_id) for event in events]
+    if told is None:
+        await people.want(tx, customer_ids)
+        return
+    mine = set(customer_ids)
+    await people.know(tx, [each for each in told if each.customer_id in mine])
+    await occasions.complete_profiles(tx, customer_ids)
+
+
+async def customer_created(
+    tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerCreated]], told: Sequence[Facts] | None = None
+) -> None:
     """A new customer is a member from the start."""
     await _join(tx, events)
+    for event in events:
+        if event.message.initial_tier:
+            await _put(tx, event.message, event.actor)
+    await _know_people(tx, events, told)
+
+
+async def _put(tx: Tx, created: heard.CustomerCreated, actor: str) -> None:
+    """An initial tier is an override; one that the program does not have changes nothing."""
+    business_id, customer_id = UUID(created.business_id), UUID(created.customer_id)
+    rows = await of_programs.of_business(tx, business_id)
+    if not rows:
+        raise NotYet(earning.business_key(business_id))
+    if (await merged.survivors(tx, [customer_id]))[customer_id] != customer_id:
+        return
+    program = of_programs.program_of(rows[0])
+    if (await of_tiers.ladder(tx, program.program_id)).has(created.initial_tier):
+        said = Said(actor=actor.partition(":")[2])
+        await tiers.set_overrides(tx, program, [customer_id], created.initial_tier, None, said)
 
 
 async def membership_joined(tx: Tx, rt: Any, events: Sequence[Event[heard.MembershipJoined]]) -> None:
     """So is one who joins another business."""
     await _join(tx, events)
+    await occasions.complete_profiles(tx, [UUID(event.message.customer_id) for event in events])
 
 
 async def _join(
@@ -111,7 +164,9 @@ async def _join(
         await referrals.register(tx, brought)
 
 
-async def customer_updated(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerUpdated]]) -> None:
+async def customer_updated(
+    tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerUpdated]], told: Sequence[Facts] | None = None
+) -> None:
     """A blocked member earns and redeems nothing."""
     for event in events:
         changed = event.message
@@ -124,6 +179,7 @@ async def customer_updated(tx: Tx, rt: Any, events: Sequence[Event[heard.Custome
             guest=changed.type == CUSTOMER_TYPE_GUEST,
         )
     await referrals.people_changed(tx, {UUID(event.message.customer_id) for event in events})
+    await _know_people(tx, events, told)
 
 
 async def customer_deleted(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerDeleted]]) -> None:
@@ -226,6 +282,45 @@ async def activity_recorded(tx: Tx, rt: Any, events: Sequence[Event[heard.Activi
         await earning.work_in_occasions(tx, occasions)
 
 
+async def feedback_submitted(tx: Tx, rt: Any, events: Sequence[Event[heard.FeedbackSubmitted]]) -> None:
+    """A review may be worth a bonus, once for each."""
+    now = await merged.survivors(tx, [UUID(event.message.customer_id) for event in events])
+    reviews = [
+        Occasion(
+            business_id=UUID(event.message.business_id),
+            customer_id=now[UUID(event.message.customer_id)],
+            trigger=rules.REVIEW,
+            key=f"review:{event.message.feedback_id}",
+            at=instant(event.message.submitted_at),
+        )
+        for event in events
+        if event.message.kind == heard.FEEDBACK_KIND_REVIEW
+    ]
+    if reviews:
+        await earning.work_in_occasions(tx, reviews)
+
+
+async def segment_changed(
+    tx: Tx, rt: Any, events: Sequence[Event[of_segments.SegmentAssigned | of_segments.SegmentUnassigned]]
+) -> None:
+    """Who is in a segment may earn and redeem what is for its members. Of the erased nothing is kept."""
+    told = [
+        segments.Told(
+            segment_id=UUID(event.message.segment_id),
+            customer_id=UUID(event.message.customer_id),
+            business_id=UUID(event.message.business_id),
+            inside=isinstance(event.message, of_segments.SegmentAssigned),
+            version=event.message.version,
+        )
+        for event in events
+    ]
+    known = await earning.known_members(tx, {(each.business_id, each.customer_id) for each in told})
+    await segments.place(
+        tx,
+        [each for each in told if not merges.is_erased(known[each.business_id, each.customer_id])],
+    )
+
+
 async def customer_merged(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerMerged]]) -> None:
     """Points, holds, orders and cards of two who are one go to the one who stays."""
     for event in events:
@@ -252,18 +347,21 @@ async def customer_erased(tx: Tx, rt: Any, events: Sequence[Event[heard.Customer
 HANDLERS = [
     Handler(heard.BusinessCreated, business_created),
     Handler(heard.BusinessUpdated, business_updated),
-    Handler(heard.CustomerCreated, customer_created),
-    Handler(heard.CustomerUpdated, customer_updated),
+    Handler(heard.CustomerCreated, customer_created, about_people),
+    Handler(heard.CustomerUpdated, customer_updated, about_people),
     Handler(heard.CustomerDeleted, customer_deleted),
     Handler(heard.CustomerRestored, customer_restored),
     Handler(heard.MembershipJoined, membership_joined),
     Handler(heard.MembershipLeft, membership_left),
     Handler(heard.CustomerMerged, customer_merged),
     Handler(heard.CustomerUnmerged, customer_unmerged),
+    Handler(of_segments.SegmentAssigned, segment_changed),
+    Handler(of_segments.SegmentUnassigned, segment_changed),
     Handler(heard.OrderRecorded, order_changed),
     Handler(heard.OrderCompleted, order_changed),
     Handler(heard.OrderRefunded, order_changed),
     Handler(heard.OrderCancelled, order_changed),
     Handler(heard.ActivityRecorded, activity_recorded),
+    Handler(heard.FeedbackSubmitted, feedback_submitted),
     Handler(heard.CustomerErased, customer_erased),
 ]

@@ -192,10 +192,10 @@ class TierNotEligible(_Refused):
 
 
 class SegmentNotEligible(_Refused):
-    """It is for segments, and the member is not known to be in one."""
+    """It is for segments, and the member is in none of them."""
 
     reason = "SEGMENT_NOT_ELIGIBLE"
-    message = "The reward is for segments that the member is not known to be in."
+    message = "The reward is for segments that the member is not in."
 
 
 class LimitReached(_Refused):

@@ -19,6 +19,8 @@ from services.loyalty.programs import queries as programs
 from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import STAMP_CARD, Rule
 from services.loyalty.referrals.service import code_of as referral_code
+from services.loyalty.tiers import cache
+from services.loyalty.tiers.rules import ladder_of
 from services.loyalty.tiers.service import standing
 
 
@@ -45,9 +47,8 @@ class LoyaltyService(LoyaltyServiceServicer):
             message.referral.CopyFrom(code)
         return message
 
-    @staticmethod
     async def _of_program(
-        tx: Tx, customer_id: UUID, business_id: str, program_id: str
+        self, tx: Tx, customer_id: UUID, business_id: str, program_id: str
     ) -> tuple[pb.Membership, Program | None]:
         row = await queries.membership(tx, customer_id, business_id)
         message = wire.membership(row)
@@ -59,7 +60,9 @@ class LoyaltyService(LoyaltyServiceServicer):
             return message, None  # the business itself was not heard of yet
         found = await ledger.balance(tx, program, customer_id, None)
         message.points.CopyFrom(balance(found, program))
-        message.tier.CopyFrom(await standing(tx, program, customer_id))
+        tiers = await cache.configuration(tx, self.rt.cache, program)
+        of = ladder_of(tiers.definition)
+        message.tier.CopyFrom(await standing(tx, program, customer_id, of))
         for rule, card in await _cards(tx, program, customer_id):
             message.stamp_cards.append(wire.stamp_card(rule, card))
         return message, program

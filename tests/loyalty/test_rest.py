@@ -73,6 +73,10 @@ async def test_a_points_program_by_hand(shop: Shop, rest: httpx.AsyncClient) -> 
     assert over["overridden"] is True
     over = await call(rest, "DELETE", f"{mine}/tier-override?businessId={shop.id}")
     assert over["tier"] == "BRONZE"
+    changed = await call(
+        rest, "PATCH", f"/tiers/configuration?businessId={shop.id}", graceMonths=1, rolling=True
+    )
+    assert (changed["graceMonths"], changed["rolling"], len(changed["tiers"])) == (1, True, 4)
     wrong = {
         "tiers": [{"name": "A"}, {"name": "B", "spendingMinor": "5"}, {"name": "C", "spendingMinor": "5"}]
     }

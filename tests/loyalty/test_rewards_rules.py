@@ -30,6 +30,8 @@ def test_nothing_stands_in_the_way() -> None:
         REWARD, left=1, per_member_limit=1, tiers=["silver"], valid_from=NOW, valid_until=NOW + DAY
     )
     assert why(fitting) == ""
+    of_segments = replace(REWARD, segments=["A", "b"])
+    assert why(of_segments, replace(MEMBER, segments=frozenset(["a"]))) == ""
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,14 @@ import time
 from typing import Any
 
 import grpc
+from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import text
 
 from libs import clock
+from libs.ids import new_id
 from libs.instants import stamp
+from regulars.customers.v1.customers_pb2 import CreateCustomerRequest, Customer
+from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from regulars.loyalty.v1 import tiers_pb2 as pb
 from regulars.loyalty.v1.loyalty_pb2 import GetMembershipRequest, GetMyMembershipRequest, Membership
 from regulars.loyalty.v1.loyalty_pb2_grpc import JobsServiceStub, LoyaltyServiceStub
@@ -18,6 +22,8 @@ from services.loyalty.tiers.jobs import judge_due
 from tests.customers.purchases import order, record, refund
 from tests.customers.shop import Shop, refused
 from tests.loyalty.members import buy, faults, has, in_ledger, join, until
+
+EVERYTHING = FieldMask(paths=["*"])
 
 
 def tiers(shop: Shop, *roles: str) -> TiersServiceStub:
@@ -193,6 +199,21 @@ async def test_thresholds_must_rise(shop: Shop) -> None:
     assert (await refused(tiers(shop).UpdateTierConfiguration(right))).reason == "ETAG_MISMATCH"
 
 
+async def test_a_patch_changes_what_it_names(shop: Shop) -> None:
+    await configure(shop, ladder(("BRONZE", 0), ("SILVER", 500), rolling=True), update_mask=EVERYTHING)
+    found = await configure(shop, pb.TierConfiguration(grace_months=0), reason="no grace")
+    assert (found.grace_months, found.rolling, len(found.tiers)) == (0, True, 2)
+    found = await configure(shop, pb.TierConfiguration(), update_mask=FieldMask(paths=["rolling"]))
+    assert (found.grace_months, found.rolling, found.period) == (0, False, pb.TIER_PERIOD_LIFETIME)
+    found = await configure(shop, pb.TierConfiguration(tiers=[pb.Tier(name="ALL")]), update_mask=EVERYTHING)
+    assert (found.grace_months, found.period, len(found.tiers)) == (3, pb.TIER_PERIOD_YEARLY, 1)
+    for paths, field in ((["tiers"], "configuration.tiers"), (["etag"], "update_mask")):
+        wrong = pb.UpdateTierConfigurationRequest(
+            configuration=pb.TierConfiguration(), update_mask=FieldMask(paths=paths)
+        )
+        assert field in (await refused(tiers(shop).UpdateTierConfiguration(wrong))).fields
+
+
 async def test_an_override_beats_the_calculation_until_it_ends(shop: Shop) -> None:
     await configure(shop, ladder(("BRONZE", 0), ("SILVER", 100), ("GOLD", 1_000)))
     member = await join(shop)
@@ -217,6 +238,23 @@ async def test_an_override_beats_the_calculation_until_it_ends(shop: Shop) -> No
     assert (await refused(tiers(shop).SetTierOverride(over))).fields == {"until": "OUT_OF_RANGE"}
     over.reason = " "
     assert (await refused(tiers(shop).SetTierOverride(over))).fields == {"reason": "REQUIRED"}
+
+
+async def test_an_initial_tier_is_an_override(shop: Shop) -> None:
+    for tier, stands_in in (("gold", "GOLD"), ("TIN", "BRONZE")):
+        new = CreateCustomerRequest(customer=Customer(email=f"{new_id().hex}@example.com"), initial_tier=tier)
+        member = (await shop.customers.CreateCustomer(new)).id
+        found = await stands(shop, member, stands_in)
+        assert found.overridden == (stands_in == "GOLD")
+    new = CreateCustomerRequest(customer=Customer(email=f"{new_id().hex}@example.com"), initial_tier="GOLD")
+    marketer = shop.calls(CustomersServiceStub, "marketer")
+    assert (await refused(marketer.CreateCustomer(new))).code == grpc.StatusCode.PERMISSION_DENIED
+    member = (await shop.customers.CreateCustomer(new)).id
+    await stands(shop, member, "GOLD")
+    answer = await tiers(shop).ListTierHistory(pb.ListTierHistoryRequest(customer_id=member))
+    assert [(c.to_tier, c.why, c.actor.subject) for c in answer.changes] == [
+        ("GOLD", pb.TIER_REASON_OVERRIDE, "tester")
+    ]
 
 
 async def test_an_override_ends_by_itself(shop: Shop) -> None:

@@ -45,12 +45,13 @@ from regulars.loyalty.v1 import rewards_pb2 as rewards
 from regulars.loyalty.v1 import tiers_pb2 as tiers
 from regulars.loyalty.v1.ledger_pb2_grpc import LedgerServiceStub
 from regulars.loyalty.v1.loyalty_pb2 import GetMembershipRequest
-from regulars.loyalty.v1.loyalty_pb2_grpc import LoyaltyServiceStub
+from regulars.loyalty.v1.loyalty_pb2_grpc import JobsServiceStub, LoyaltyServiceStub
 from regulars.loyalty.v1.programs_pb2_grpc import ProgramsServiceStub
 from regulars.loyalty.v1.referrals_pb2 import CreateReferralRequest
 from regulars.loyalty.v1.referrals_pb2_grpc import ReferralsServiceStub
 from regulars.loyalty.v1.rewards_pb2_grpc import RedemptionsServiceStub, RewardsServiceStub
 from regulars.loyalty.v1.tiers_pb2_grpc import TiersServiceStub
+from regulars.type.v1.job_pb2 import GetJobRequest
 from regulars.type.v1.money_pb2 import Money
 from tests.platform import TenantOfTest
 
@@ -175,6 +176,13 @@ async def _points(tenant: TenantOfTest, customer_id: str, business_id: str, tier
     await tenant.calls(TiersServiceStub, businesses=here).UpdateTierConfiguration(
         tiers.UpdateTierConfigurationRequest(configuration=ladder)
     )
+    bulk = await tenant.calls(TiersServiceStub, businesses=here).OverrideTiers(
+        tiers.OverrideTiersRequest(ids=[business_id], tier=tier, reason="a fair")
+    )
+    of_jobs = tenant.calls(JobsServiceStub, businesses=here)
+    async with asyncio.timeout(20):
+        while not (await of_jobs.GetJob(GetJobRequest(id=bulk.id))).HasField("finished_at"):  # noqa: ASYNC110 – nobody tells us
+            await asyncio.sleep(0.02)
     of_points = tenant.calls(LedgerServiceStub, businesses=here)
     await of_points.AdjustPoints(
         ledger.AdjustPointsRequest(customer_id=customer_id, points=2_000, reason="a gift")
@@ -183,7 +191,7 @@ async def _points(tenant: TenantOfTest, customer_id: str, business_id: str, tier
     held = await of_points.HoldPoints(
         ledger.HoldPointsRequest(customer_id=customer_id, points=10, ttl_seconds=604_800)
     )
-    return {"program": program.id, "rule": rule.id, "transaction": spent.id, "hold": held.id}
+    return {"program": program.id, "rule": rule.id, "transaction": spent.id, "hold": held.id, "bulk": bulk.id}
 
 
 async def _rewards(tenant: TenantOfTest, customer_id: str, business_id: str, code: str) -> dict[str, str]:

@@ -87,7 +87,7 @@ async def create_customers(
     )
     facts = [
         Fact(
-            _created(view, row["source"], new[view.customer_id].referral_code),
+            _created(view, row["source"], new[view.customer_id]),
             view.customer_id,
             1,
             view.business_id,
@@ -152,7 +152,7 @@ def _new_view(
     return view, row
 
 
-def _created(view: View, source: str, referral_code: str) -> events.CustomerCreated:
+def _created(view: View, source: str, written: Written) -> events.CustomerCreated:
     return events.CustomerCreated(
         customer_id=str(view.customer_id),
         business_id=str(view.business_id),
@@ -160,7 +160,8 @@ def _created(view: View, source: str, referral_code: str) -> events.CustomerCrea
         type=view.standing.type,  # type: ignore[arg-type]
         source=source,
         joined_at=stamp(view.joined_at),
-        referral_code=referral_code,
+        referral_code=written.referral_code,
+        initial_tier=written.initial_tier,
     )
 
 

@@ -342,6 +342,39 @@ async def next_pass(
     return ids[-1], [view(row, keys, reading) for row in rows]
 
 
+@dataclass(frozen=True, slots=True)
+class KnownFacts:
+    """A person's profile as of a version, and whether an address is known."""
+
+    customer_id: UUID
+    version: int
+    profile: Profile
+    has_address: bool
+
+
+_FACTS = text("""
+    select c.customer_id, c.version, c.key_id, c.profile, k.epoch, k.wrapped,
+           exists (select from addresses a
+                   where a.tenant_id = c.tenant_id and a.customer_id = c.customer_id) as has_address
+    from customers c join subject_keys k on k.tenant_id = c.tenant_id and k.key_id = c.key_id
+    where c.tenant_id = :tenant and c.customer_id = any(:customers) and c.merged_into is null
+      and c.erasing_at is null and k.wrapped is not null
+      and exists (select from memberships m where m.tenant_id = c.tenant_id and m.customer_id = c.customer_id)
+""").bindparams(bindparam("customers", type_=ARRAY(Uuid)))
+
+
+async def facts(tx: Tx, keys: TenantKeys, reading: Reading, customer_ids: Sequence[UUID]) -> list[KnownFacts]:
+    """What is known of people at the caller's businesses, those who were merged or erased left out."""
+    found = []
+    for row in await tx.execute(_FACTS, {"tenant": tx.tenant_id, "customers": list(customer_ids)}):
+        key = keys.unwrap(row.key_id, row.epoch, row.wrapped)
+        opened = keys.open(reading, row.customer_id, key, PROFILE, row.customer_id, row.profile)
+        found.append(
+            KnownFacts(row.customer_id, row.version, Profile.of(orjson.loads(opened)), row.has_address)
+        )
+    return found
+
+
 _TAGS = text("""
     select (array_agg(tag order by tag))[1] as tag, count(*) as customers
     from memberships m cross join unnest(m.tags) as tag

@@ -54,6 +54,11 @@ class Profile:
         """A name to show, or ""."""
         return self.full_name or " ".join(part for part in (self.first_name, self.last_name) if part)
 
+    @property
+    def is_complete(self) -> bool:
+        """True if the person's name, e-mail, phone and birth date are known."""
+        return all((self.name, self.email, self.phone, self.born_on))
+
 
 @dataclass(frozen=True, slots=True)
 class Standing:

@@ -1,6 +1,7 @@
 """RPCs about customers."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from libs.crypto import TenantKeys, live_versions
 from libs.db import Tx
 from libs.ids import new_id
 from libs.instants import instant
-from libs.problems import Faults
+from libs.problems import Faults, PermissionDenied
 from libs.rpc import Context
 from libs.run.service import Runtime
 from regulars.customers.v1 import customers_pb2 as pb
@@ -28,6 +29,7 @@ from services.customers.profiles.wire import Written
 DEFAULT_PAGE = 50
 STREAM_CHUNK = 500
 RENAME_CHUNK = 1000
+ADJUST = "loyalty.adjust"
 _ZERO = UUID(int=0)
 
 
@@ -41,6 +43,9 @@ class CustomersService(CustomersServiceServicer):
         message, customer_id = request.customer, new_id()
         paths = wire.present_paths(message)
         self._refuse_masked(paths)
+        tier = request.initial_tier.strip()
+        if tier and not callers.current().may(ADJUST):
+            raise PermissionDenied("An initial tier is set by hand.", permission=ADJUST)
         async with self.rt.db.tx() as tx:
             business = await businesses.live(tx, request.business_id or message.business_id)
             done = await idempotency.claim(tx, request, customer_id)
@@ -51,6 +56,7 @@ class CustomersService(CustomersServiceServicer):
                     )
             else:
                 written = await self._written(tx, business.business_id, business.country, message, paths)
+                written = replace(written, initial_tier=tier)
                 view = await actions.create_customer(tx, self._keys(), business, customer_id, written)
         return wire.customer(view)
 
@@ -85,6 +91,15 @@ class CustomersService(CustomersServiceServicer):
             customers=[wire.customer(found[id_], fields, str(id_)) for id_ in ids if id_ in found],
             missing_ids=[str(id_) for id_ in ids if id_ not in found],
         )
+
+    async def BatchGetCustomerFacts(
+        self, request: pb.BatchGetCustomerFactsRequest, context: Context
+    ) -> pb.BatchGetCustomerFactsResponse:
+        ids = list(dict.fromkeys(UUID(each) for each in request.ids))
+        with self._reading(wire.OF_FACTS) as reading:
+            async with self.rt.db.read() as tx:
+                found = await queries.facts(tx, self._keys(), reading, ids)
+        return pb.BatchGetCustomerFactsResponse(facts=map(wire.facts, found))
 
     async def LookupCustomer(self, request: pb.LookupCustomerRequest, context: Context) -> pb.Customer:
         fields = wire.check_read_mask(request.read_mask)

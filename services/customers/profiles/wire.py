@@ -21,7 +21,7 @@ from libs.problems import Faults, InvalidArgument
 from regulars.customers.v1 import customers_pb2 as pb
 from services.customers.businesses.rules import AttributeDefinition, attribute_value
 from services.customers.profiles import rules
-from services.customers.profiles.queries import View
+from services.customers.profiles.queries import KnownFacts, View
 from services.customers.profiles.rules import Profile, Source, Standing
 
 _TEXTS = ("first_name", "last_name", "full_name", "gender", "company")
@@ -34,6 +34,8 @@ WRITABLE = frozenset((*PERSON, *_STANDING, *_FLAGS))
 _HANDLES = frozenset(pb.Handles.DESCRIPTOR.fields_by_name)
 _ALL_FIELDS = frozenset(pb.Customer.DESCRIPTOR.fields_by_name)
 # Fields that need the sealed profile or standing to be opened.
+# What is opened to tell facts of a person.
+OF_FACTS = frozenset(("first_name", "last_name", "full_name", "email", "phone", "born_on", "time_zone"))
 _SEALED = frozenset((*PERSON, "phone_last_digits", "attributes", "sources"))
 
 
@@ -41,7 +43,7 @@ _SEALED = frozenset((*PERSON, "phone_last_digits", "attributes", "sources"))
 class Written:
     """A customer as a request wants it: the whole person and standing after the change.
 
-    `referral_code` is who brought a new one.
+    `referral_code` is who brought a new one, `initial_tier` the tier that they begin with; customers only tells them.
     """
 
     profile: Profile
@@ -50,6 +52,7 @@ class Written:
     phone_verified: bool
     paths: frozenset[str]
     referral_code: str = ""
+    initial_tier: str = ""
 
 
 EMPTY = Written(
@@ -336,6 +339,19 @@ def categories(fields: frozenset[str]) -> frozenset[str]:
     named = fields & _SEALED if fields else _SEALED
     found = {category(pb.Customer.DESCRIPTOR.fields_by_name[name]) for name in named}
     return frozenset(each for each in found if each)
+
+
+def facts(known: KnownFacts) -> pb.CustomerFacts:
+    """The message of what other services may keep of a person."""
+    _, month, day = (known.profile.born_on or "0-0-0").split("-")
+    return pb.CustomerFacts(
+        customer_id=str(known.customer_id),
+        version=known.version,
+        birth_month=int(month),
+        birth_day=int(day),
+        time_zone=known.profile.time_zone,
+        profile_complete=known.profile.is_complete and known.has_address,
+    )
 
 
 def stats(rows: Iterable[Row[Any]]) -> pb.CustomerStats:

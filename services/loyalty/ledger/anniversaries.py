@@ -1,6 +1,7 @@
 """Who has been a member for another year, and is given what the rules say, once in each year."""
 
-from datetime import datetime, time, timedelta
+from collections.abc import Iterable
+from datetime import date, datetime, time, timedelta
 from uuid import UUID
 
 from sqlalchemy import ARRAY, Uuid, bindparam, text
@@ -36,6 +37,18 @@ _MEMBERS = text("""
 """).bindparams(bindparam("programs", type_=ARRAY(Uuid)))
 
 
+def due_days(program: Program, days: Iterable[date]) -> list[tuple[date, int, int]]:
+    """The months and days of month that fall on these days: (day, month, day of month)."""
+    wanted = list(days)
+    found = [(day, day.month, day.day) for day in wanted]
+    found += [
+        (day, 2, 29)
+        for day in wanted
+        if (day.month, day.day) != (2, 29) and rules.falls_on(day, 2, 29, program.settings.leap_day)
+    ]
+    return found
+
+
 async def celebrating(tx: Tx) -> list[Program]:
     """The programs of the tenant that give something for an anniversary."""
     return [
@@ -54,13 +67,7 @@ async def celebrate(tx: Tx, program: Program, after: UUID, limit: int) -> UUID |
     Emits PointsEarned.
     """
     today = tx.now.astimezone(program.zone).date()
-    days = [today - timedelta(days=n) for n in range(DAYS)]
-    due = [(day, day.month, day.day) for day in days]
-    due += [
-        (day, 2, 29)
-        for day in days
-        if (day.month, day.day) != (2, 29) and rules.falls_on(day, 2, 29, program.settings.leap_day)
-    ]
+    due = due_days(program, [today - timedelta(days=n) for n in range(DAYS)])
     where = {
         "tenant": tx.tenant_id,
         "business": program.business_id,

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, and_, func, select, text, tuple_
+from sqlalchemy import ColumnElement, Row, and_, func, or_, select, text, tuple_
 
 from libs.db import Tx
 from libs.inbox import NotYet
@@ -30,10 +30,11 @@ from services.loyalty.programs import queries as programs_queries
 from services.loyalty.programs import rules as earning
 from services.loyalty.programs.queries import Program, RuleBook
 from services.loyalty.programs.rules import Award, Context, Purchase, Rule
+from services.loyalty.segments.queries import Segments, segments_of
 from services.loyalty.tables import memberships
 from services.loyalty.tiers import actions as tiers
 from services.loyalty.tiers import queries as tiers_queries
-from services.loyalty.tiers.rules import Ladder, Standing
+from services.loyalty.tiers.rules import Ladder, Standing, Tier
 
 NO_RULE = UUID(int=0)  # the rule of what a tier multiplies
 
@@ -112,6 +113,7 @@ class _Work:
     shares: dict[UUID, dict[UUID, int]]
     ladders: dict[UUID, Ladder] = field(default_factory=dict)
     standings: dict[UUID, Standing] = field(default_factory=dict)
+    segments: Segments = field(default_factory=dict)
     cards: dict[tuple[UUID, UUID], Card] = field(default_factory=dict)
     stamps: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
     changed_cards: dict[tuple[UUID, UUID], Card] = field(default_factory=dict)
@@ -219,17 +221,19 @@ async def _load(
         days_of = given.setdefault(row.account_id, {}).setdefault(str(row.rule_id), {})
         days_of[row.local_day] = int(row.points)
     work = _Work(by_id, of_program, opened, books, members, judged, numbers, given, reclaims, spent, shares)
-    await _climb(tx, work)
+    await _look(tx, work)
     if any(rule.kind == earning.STAMP_CARD for each in of_program.values() for rule in each.at(tx.now)):
         work.cards = await cards_queries.cards_of(tx, account_ids)
         work.stamps = await cards_queries.stamps_of_orders(tx, order_ids)
     return work
 
 
-async def _climb(tx: Tx, work: _Work) -> None:
-    """Where the members stand before their orders are worked in."""
+async def _look(tx: Tx, work: _Work) -> None:
+    """Where the members stand before their orders are worked in, and in which segments they are."""
     work.ladders = {each: await tiers_queries.ladder(tx, each) for each in sorted(work.programs)}
     work.standings = await tiers_queries.standings_of(tx, sorted(work.books))
+    if any(rule.conditions.segment_ids for each in work.rules.values() for rule in each.now):
+        work.segments = await segments_of(tx, {customer_id for _, customer_id in work.members})
 
 
 def _is_counting(rule: Rule) -> bool:
@@ -422,6 +426,7 @@ def _context(work: _Work, program: Program, heard: Heard, account_id: UUID) -> C
     given = work.given.get(account_id, {})
     return Context(
         **_tier(work, program, account_id),
+        segment_ids=work.segments.get((heard.business_id, heard.customer_id), frozenset()),
         number=work.numbers.get(account_id, 0) + 1,
         given_day={rule: days[day] for rule, days in given.items() if day in days},
         given_month={
@@ -439,9 +444,13 @@ def _context(work: _Work, program: Program, heard: Heard, account_id: UUID) -> C
 
 def _tier(work: _Work, program: Program, account_id: UUID) -> dict[str, Any]:
     """What the member's tier says in a context."""
-    ladder, standing = work.ladders[program.program_id], work.standings.get(account_id)
-    tier = ladder.tier(standing.tier) if standing else ladder.tiers[0]
+    tier = _tier_of(work, program, account_id)
     return {"tier": tier.name, "tier_percent": tier.earning_percent}
+
+
+def _tier_of(work: _Work, program: Program, account_id: UUID) -> Tier:
+    ladder, standing = work.ladders[program.program_id], work.standings.get(account_id)
+    return ladder.tier(standing.tier) if standing else ladder.tiers[0]
 
 
 def _note_awards(
@@ -513,11 +522,18 @@ async def work_in_occasions(tx: Tx, occasions: Sequence[Occasion]) -> None:
     }
     by_id = {program.program_id: program for each in programs.values() for program in each}
     of_program = {program_id: await programs_queries.rule_book(tx, program_id) for program_id in by_id}
+    given_by_tier = {
+        program_id
+        for program_id in by_id
+        if any(each.trigger == earning.BIRTHDAY for each in occasions)
+        and any(tier.birthday_points for tier in (await tiers_queries.ladder(tx, program_id)).tiers)
+    }
     due = [
         (program, each)
         for each in occasions
         for program in programs[each.business_id]
         if any(rule.terms.get("trigger") == each.trigger for rule in of_program[program.program_id].now)
+        or (each.trigger == earning.BIRTHDAY and program.program_id in given_by_tier)
     ]
     if not due:
         return
@@ -526,12 +542,8 @@ async def work_in_occasions(tx: Tx, occasions: Sequence[Occasion]) -> None:
     opened = await writing.open_accounts(tx, wanted, by_id)
     books = await queries.books(tx, opened.values(), by_id, lock=True)
     work = _Work(by_id, of_program, opened, books, members, {}, {}, {}, {}, {}, {})
-    await _climb(tx, work)
-    sources = {f"{each.key}:{opened[program.program_id, each.customer_id]}" for program, each in due}
-    known = select(_w.program_id, _w.source, _w.rule_id).where(
-        _w.tenant_id == tx.tenant_id, _w.program_id.in_(list(by_id)), _w.source.in_(sources)
-    )
-    done = {tuple(row) for row in await tx.execute(known)}
+    await _look(tx, work)
+    done = await _done(tx, opened, due)
     days = [each.at.astimezone(program.zone).date() for program, each in due]
     capped = [rule for each in of_program.values() for rule in each.now]
     for row in await queries.given_before(tx, list(opened.values()), capped, min(days), max(days)):
@@ -542,7 +554,30 @@ async def work_in_occasions(tx: Tx, occasions: Sequence[Occasion]) -> None:
     await _save(tx, work)
 
 
-def _celebrate(work: _Work, program: Program, each: Occasion, done: set[tuple[Any, ...]]) -> None:
+async def _done(
+    tx: Tx, opened: Mapping[Member, UUID], due: Sequence[tuple[Program, Occasion]]
+) -> set[tuple[UUID, str, UUID]]:
+    """What was given before: (program, source, rule). What a merge brought along counts as the survivor's own."""
+    keys = {each.key for _, each in due}
+    sources = {f"{each.key}:{opened[program.program_id, each.customer_id]}" for program, each in due}
+    same: ColumnElement[bool] = _w.source.in_(sources)
+    yearly = [key for key in keys if key.startswith(("birthday:", "anniversary:"))]
+    if yearly:
+        brought = or_(*(_w.source.startswith(f"{key}:") for key in yearly))
+        same = or_(same, and_(_w.account_id.in_(opened.values()), brought))
+    known = select(_w.program_id, _w.source, _w.rule_id, _w.account_id).where(
+        _w.tenant_id == tx.tenant_id,
+        _w.program_id.in_({program.program_id for program, _ in due}),
+        same,
+    )
+    found = set()
+    for row in await tx.execute(known):
+        key = row.source.rpartition(":")[0]
+        found.add((row.program_id, f"{key}:{row.account_id}", row.rule_id))
+    return found
+
+
+def _celebrate(work: _Work, program: Program, each: Occasion, done: set[tuple[UUID, str, UUID]]) -> None:
     account_id = work.accounts[program.program_id, each.customer_id]
     source, day = f"{each.key}:{account_id}", each.at.astimezone(program.zone).date()
     given: list[Award] = []
@@ -552,6 +587,7 @@ def _celebrate(work: _Work, program: Program, each: Occasion, done: set[tuple[An
         months = work.given.get(account_id, {}).get(str(rule.rule_id), {})
         context = Context(
             **_tier(work, program, account_id),
+            segment_ids=work.segments.get((each.business_id, each.customer_id), frozenset()),
             given_day={str(rule.rule_id): months.get(day, 0)},
             given_month={
                 str(rule.rule_id): sum(
@@ -564,6 +600,12 @@ def _celebrate(work: _Work, program: Program, each: Occasion, done: set[tuple[An
         if award is not None:
             given.append(award)
             done.add((program.program_id, source, rule.rule_id))
+    refused = queries.refusal(work.members[each.business_id, each.customer_id], program)
+    if each.trigger == earning.BIRTHDAY and not refused:
+        tier = _tier_of(work, program, account_id)
+        if tier.birthday_points and (program.program_id, source, NO_RULE) not in done:
+            done.add((program.program_id, source, NO_RULE))
+            given.append(Award(None, tier.name, tier.birthday_points, f"for the birthday, as {tier.name}"))
     if given:
         book = work.books[account_id]
         book.earn(

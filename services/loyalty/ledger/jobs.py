@@ -7,7 +7,10 @@ from uuid import UUID
 from libs.caller import Caller, acting_as
 from libs.run.service import Runtime
 from libs.timers import Periodic
-from services.loyalty.ledger import anniversaries, expiry
+from services.loyalty.ledger import anniversaries, expiry, occasions
+from services.loyalty.people import actions as people
+from services.loyalty.people import queries as people_queries
+from services.loyalty.people.peers import facts_of
 
 ACCOUNTS_AT_ONCE = 500
 LOTS_AT_ONCE = 2_000
@@ -53,6 +56,39 @@ async def keep_anniversaries(rt: Any) -> None:
                         last = await anniversaries.celebrate(tx, program, last, ACCOUNTS_AT_ONCE)
 
 
+async def keep_birthdays(rt: Any) -> None:
+    """Gives every tenant's members what is due for their birthday, once a year."""
+    runtime: Runtime = rt
+    for tenant in await runtime.tenants.all():
+        with acting_as(_itself(runtime, tenant.tenant_id)):
+            async with runtime.db.read() as tx:
+                found = await occasions.giving(tx)
+            for program in found:
+                last: UUID | None = UUID(int=0)
+                while last is not None:
+                    async with runtime.db.tx() as tx:
+                        last = await occasions.celebrate(tx, program, last, ACCOUNTS_AT_ONCE)
+
+
+async def ask_for_people(rt: Any) -> None:
+    """Asks customers of those whom nobody could ask for when something of them changed."""
+    runtime: Runtime = rt
+    for tenant in await runtime.tenants.all():
+        with acting_as(_itself(runtime, tenant.tenant_id)):
+            more = True
+            while more:
+                async with runtime.db.read() as tx:
+                    wanted = await people_queries.wanted(tx, ACCOUNTS_AT_ONCE)
+                told = await facts_of(runtime, wanted) if wanted else None
+                if told is None:
+                    break
+                async with runtime.db.tx() as tx:
+                    await people.gone(tx, set(wanted) - {each.customer_id for each in told})
+                    await people.know(tx, told)
+                    await occasions.complete_profiles(tx, wanted)
+                more = len(wanted) == ACCOUNTS_AT_ONCE
+
+
 def _itself(runtime: Runtime, tenant_id: Any) -> Caller:
     return Caller(tenant_id=tenant_id, subject=runtime.name, kind="service", service=runtime.name)
 
@@ -60,5 +96,7 @@ def _itself(runtime: Runtime, tenant_id: Any) -> Caller:
 PERIODIC = [
     Periodic("book what holds", timedelta(minutes=1), book_what_holds),
     Periodic("keep anniversaries", timedelta(hours=1), keep_anniversaries),
+    Periodic("ask for people", timedelta(minutes=10), ask_for_people),
+    Periodic("keep birthdays", timedelta(hours=1), keep_birthdays),
     Periodic("tell what will lapse", timedelta(hours=1), tell_what_will_lapse),
 ]

@@ -34,6 +34,7 @@ from services.loyalty.problems import (
 )
 from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import Context, Rule, expires_at
+from services.loyalty.segments.queries import segments_of
 from services.loyalty.tables import memberships
 from services.loyalty.tiers import queries as tiers
 
@@ -91,6 +92,19 @@ async def member(tx: Tx, business_id: UUID, customer_id: UUID) -> Row[Any]:
     if found is None:
         raise MembershipNotFound
     return found
+
+
+async def members(tx: Tx, business_id: UUID, customer_ids: Iterable[UUID]) -> set[UUID]:
+    """Those of these customers who are members of a business."""
+    wanted = select(_m.customer_id).where(
+        _m.tenant_id == tx.tenant_id,
+        _m.business_id == business_id,
+        _m.customer_id.in_(list(customer_ids)),
+        _m.present,
+        _m.joined_at.is_not(None),
+        _m.merged_into.is_(None),
+    )
+    return set((await tx.execute(wanted)).scalars())
 
 
 async def free_member(tx: Tx, program: Program, customer_id: UUID) -> None:
@@ -390,9 +404,11 @@ async def context(
     ladder = await tiers.ladder(tx, program.program_id)
     standing = (await tiers.standings_of(tx, [mine])).get(mine) if mine else None
     tier = ladder.tier(standing.tier) if standing else ladder.tiers[0]
+    theirs = await segments_of(tx, [customer_id])
     return Context(
         tier=tier.name,
         tier_percent=tier.earning_percent,
+        segment_ids=theirs.get((program.business_id, customer_id), frozenset()),
         number=1 + (await orders_before(tx, [mine])).get(mine, 0) if mine else 1,
         given_day={str(row.rule_id): int(row.points) for row in given if row.local_day == day},
         given_month=_by_rule(given, day),

@@ -22,17 +22,19 @@ from services.loyalty.ledger.writing import Owned
 from services.loyalty.merges import queries, rules
 from services.loyalty.merges.rules import Moved
 from services.loyalty.merges.tables import merged_accounts, merges
+from services.loyalty.overrides import actions as overrides
+from services.loyalty.people import actions as of_people
+from services.loyalty.people.actions import FOR_GOOD
 from services.loyalty.programs import queries as programs
 from services.loyalty.programs.queries import Program
 from services.loyalty.referrals import moves as referrals
+from services.loyalty.segments import actions as segments
 from services.loyalty.tables import memberships
 from services.loyalty.tiers import actions as tiers
 from services.loyalty.tiers import queries as tiers_queries
 from services.loyalty.tiers.rules import Standing
 
 _a, _o, _me, _m = accounts.c, orders.c, memberships.c, merges.c
-# Later than any version of a customer: what was erased never comes back.
-_FOR_GOOD = 2**62
 
 _LOCK = text("select pg_advisory_xact_lock(hashtextextended('merges:' || :tenant, 0))")
 _JUDGED = text("""
@@ -175,11 +177,19 @@ async def erase(tx: Tx, customer_id: UUID) -> None:
         "present": False,
         "deleted": True,
         "blocked": True,
-        "standing_version": _FOR_GOOD,
-        "presence_version": _FOR_GOOD,
+        "standing_version": FOR_GOOD,
+        "presence_version": FOR_GOOD,
     }
     mine = (_me.tenant_id == tx.tenant_id, _me.customer_id.in_(people))
     await tx.execute(update(memberships).where(*mine).values(gone))
+    await segments.forget(tx, people)
+    await overrides.forget(tx, people)
+    await of_people.forget(tx, people)
+
+
+def is_erased(membership: Any) -> bool:
+    """True for the membership of somebody who was erased."""
+    return bool(membership.presence_version == FOR_GOOD)
 
 
 async def mark(tx: Tx, now: Mapping[UUID, UUID]) -> None:

@@ -16,16 +16,22 @@ from services.loyalty.programs import rules
 from services.loyalty.programs.rules import Rule, Settings
 from services.loyalty.programs.tables import earning_rules, programs
 from services.loyalty.tables import businesses
+from services.loyalty.tiers.tables import tier_configurations
 
-_b, _p, _r = businesses.c, programs.c, earning_rules.c
-_PROGRAM: Select[Any] = select(programs, _b.currency, _b.time_zone, _b.archived).join(
-    businesses, and_(_b.tenant_id == _p.tenant_id, _b.business_id == _p.business_id)
+_b, _p, _r, _t = businesses.c, programs.c, earning_rules.c, tier_configurations.c
+_TIERS = (
+    select(func.max(_t.version))
+    .where(_t.tenant_id == _p.tenant_id, _t.program_id == _p.program_id)
+    .scalar_subquery()
 )
+_PROGRAM: Select[Any] = select(
+    programs, _b.currency, _b.time_zone, _b.archived, _TIERS.label("tiers_version")
+).join(businesses, and_(_b.tenant_id == _p.tenant_id, _b.business_id == _p.business_id))
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program with what it works by."""
+    """A program with what it works by. `tiers_version`: which of its tiers held when its row was read."""
 
     program_id: UUID
     business_id: UUID
@@ -34,6 +40,7 @@ class Program:
     currency: str
     zone: ZoneInfo
     settings: Settings
+    tiers_version: int
 
 
 async def named(tx: Tx, requested: str) -> UUID:
@@ -166,4 +173,5 @@ def program_of(found: Row[Any]) -> Program:
         currency=found.currency,
         zone=ZoneInfo(found.time_zone),
         settings=rules.settings_of(found.settings),
+        tiers_version=found.tiers_version,
     )

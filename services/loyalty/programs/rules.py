@@ -17,6 +17,7 @@ KINDS = (PER_AMOUNT, MULTIPLIER, BONUS, STAMP_CARD)
 # What bonuses are given for besides orders.
 SIGN_UP, BIRTHDAY, ANNIVERSARY = "SIGN_UP", "BIRTHDAY", "ANNIVERSARY"
 CUSTOM_EVENT, REVIEW = "CUSTOM_EVENT", "REVIEW"
+PROFILE_COMPLETED = "PROFILE_COMPLETED"
 FIRST_ORDER, NTH_ORDER = "FIRST_ORDER", "NTH_ORDER"
 _ENUM_PREFIX = {
     "trigger": "BONUS_TRIGGER_",
@@ -247,6 +248,7 @@ def occasion_award(
         BIRTHDAY: "for the birthday",
         ANNIVERSARY: "for another year as a member",
         REVIEW: "for a review",
+        PROFILE_COMPLETED: "for a complete profile",
         CUSTOM_EVENT: f"for “{event}”",
     }.get(trigger, f"for {trigger.lower().replace('_', ' ')}")
     award = _capped(rule, Award(rule.rule_id, rule.name, int(terms["points"]), told), context)

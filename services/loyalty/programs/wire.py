@@ -30,7 +30,7 @@ def new_program(message: pb.Program) -> dict[str, Any]:
 
 def program_changes(before: Row[Any], message: pb.Program, mask: FieldMask) -> dict[str, Any]:
     """What is to be changed of a program; of its settings those that the mask names. Raises InvalidArgument."""
-    paths = _paths(message, mask, _PROGRAM)
+    paths = named_paths(message, mask, _PROGRAM)
     after = pb.Program()
     after.CopyFrom(message)
     if "settings" not in paths:
@@ -68,7 +68,7 @@ def changed_rule(before: Row[Any], message: pb.EarningRule, mask: FieldMask) -> 
     """The definition of a rule after a change. Raises InvalidArgument."""
     after = pb.EarningRule()
     ParseDict(before.definition, after, ignore_unknown_fields=True)
-    paths = _paths(message, mask, _RULE)
+    paths = named_paths(message, mask, _RULE)
     _merge(message, after, paths)
     for path in paths:
         if "." in path:
@@ -207,7 +207,7 @@ def _line(text: str, field: str, faults: Faults) -> str:
     return found
 
 
-def _paths(message: Message, mask: FieldMask, writable: frozenset[str]) -> frozenset[str]:
+def named_paths(message: Message, mask: FieldMask, writable: frozenset[str]) -> frozenset[str]:
     """The paths that a mask names: the present ones if it is empty, all for "*". Raises InvalidArgument."""
     if list(mask.paths) == ["*"]:
         return writable

@@ -17,6 +17,7 @@ from services.loyalty.programs.queries import Program
 from services.loyalty.rewards import rules
 from services.loyalty.rewards.rules import Facts
 from services.loyalty.rewards.tables import code_pools, pool_codes, redemptions, rewards
+from services.loyalty.segments.queries import segments_of
 from services.loyalty.tiers import queries as tiers
 
 SEALED = Column("redemptions", "sealed")
@@ -114,7 +115,16 @@ async def facts(tx: Tx, program: Program, customer_id: UUID, reward_ids: Iterabl
     standing = (await tiers.standings_of(tx, [account])).get(account) if account else None
     tier = ladder.tier(standing.tier) if standing else ladder.tiers[0]
     redeemed = await redeemed_by(tx, account, ids) if account else {}
-    return {each: Facts(spendable=spendable, tier=tier.name, redeemed=redeemed.get(each, 0)) for each in ids}
+    theirs = await segments_of(tx, [customer_id])
+    return {
+        each: Facts(
+            spendable=spendable,
+            tier=tier.name,
+            segments=theirs.get((program.business_id, customer_id), frozenset()),
+            redeemed=redeemed.get(each, 0),
+        )
+        for each in ids
+    }
 
 
 async def redeemed_by(tx: Tx, account_id: UUID, reward_ids: Sequence[UUID]) -> dict[UUID, int]:

@@ -46,10 +46,11 @@ class Reward:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is true of a member: points to spend, the tier, how often they redeemed this reward."""
+    """What is true of a member: points to spend, tier, ids of segments, how often they redeemed this reward."""
 
     spendable: int
     tier: str = ""
+    segments: frozenset[str] = frozenset()
     redeemed: int = 0
 
 
@@ -84,7 +85,7 @@ def refusal(reward: Reward, member: Facts, now: datetime) -> Refusal | None:
         return RewardNotYetValid(valid_from=reward.valid_from.isoformat())
     if reward.valid_until is not None and now >= reward.valid_until:
         return RewardNoLongerValid(valid_until=reward.valid_until.isoformat())
-    if reward.segments:  # who is in a segment is not known here yet: nobody is let in unseen
+    if reward.segments and member.segments.isdisjoint(each.casefold() for each in reward.segments):
         return SegmentNotEligible()
     if reward.tiers and member.tier.casefold() not in {tier.casefold() for tier in reward.tiers}:
         return TierNotEligible(tier=member.tier, tiers=",".join(reward.tiers))

@@ -1,7 +1,7 @@
 """Writes about tiers: members are judged under the lock of their accounts."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -21,9 +21,9 @@ from services.loyalty.ledger import queries as ledger_queries
 from services.loyalty.ledger import writing
 from services.loyalty.ledger.tables import accounts
 from services.loyalty.problems import TierNotFound
-from services.loyalty.programs import queries as programs_queries
 from services.loyalty.programs.queries import Program
 from services.loyalty.tiers import queries, rules
+from services.loyalty.tiers.queries import Configuration
 from services.loyalty.tiers.rules import Ladder, Standing, Verdict
 from services.loyalty.tiers.tables import tier_changes, tier_configurations
 
@@ -38,15 +38,19 @@ _STANDINGS = text("""
 """)
 
 
-async def configure(tx: Tx, program: Program, definition: Mapping[str, Any], reason: str, etag: str) -> bool:
-    """Replaces a program's tiers; False if nothing changed. Emits TierConfigured. Raises EtagMismatch."""
-    await programs_queries.row(tx, program.program_id, lock=True)  # one change after another
-    before = await queries.configuration(tx, program.program_id)
+async def configure(
+    tx: Tx,
+    program: Program,
+    before: Configuration,
+    definition: Mapping[str, Any],
+    reason: str,
+    etag: str,
+) -> bool:
+    """Replaces the tiers of a locked program; False if nothing changed. Emits TierConfigured. Raises EtagMismatch."""
     if etag and etag != str(before.version):
         raise EtagMismatch
     if before.definition == definition:
         return False
-    caller = tx.caller
     values = {
         "tenant_id": tx.tenant_id,
         "program_id": program.program_id,
@@ -54,7 +58,7 @@ async def configure(tx: Tx, program: Program, definition: Mapping[str, Any], rea
         "business_id": program.business_id,
         "definition": dict(definition),
         "reason": reason,
-        "actor": caller.on_behalf_of or caller.subject,
+        "actor": _actor(tx),
         "changed_at": tx.now,
     }
     await tx.execute(insert(tier_configurations).values(values))
@@ -116,6 +120,17 @@ async def judge_locked(
     return changed
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Said:
+    """Who changes tiers by hand, and why: sealed with a change of this id, or as the bulk has it."""
+
+    actor: str
+    change_id: UUID | None = None
+    key_id: UUID | None = None
+    sealed: bytes | None = None
+    bulk_id: UUID | None = None
+
+
 async def set_override(
     tx: Tx,
     keys: TenantKeys,
@@ -130,41 +145,59 @@ async def set_override(
     Raises TierNotFound, MembershipNotFound.
     """
     await ledger_queries.member(tx, program.business_id, customer_id)
-    of = await queries.ladder(tx, program.program_id)
-    if not of.has(tier):
-        raise TierNotFound
-    account_id = await _locked(tx, program, customer_id)
-    before = (await queries.standings_of(tx, [account_id])).get(account_id) or Standing(tier=of.tiers[0].name)
-    name = of.tier(tier).name
-    after = replace(
-        before,
-        tier=name,
-        since=before.since if name == before.tier else tx.now,
-        grace_until=None,
-        review_at=None,
-        overridden=True,
-        override_until=until,
-    )
     key = await ledger.text_key(tx, keys, customer_id)
     change_id = new_id()
     written = {"reason": reason, "actor_name": tx.caller.display_name or ""}
-    sealed = key.key_id, keys.seal(key, queries.SEALED, change_id, orjson.dumps(written))
-    moved = {account_id: (before, Verdict(after, rules.OVERRIDE))}
-    await _write(tx, program, of, moved, change_ids={account_id: change_id}, sealed={account_id: sealed})
+    sealed = keys.seal(key, queries.SEALED, change_id, orjson.dumps(written))
+    said = Said(actor=_actor(tx), change_id=change_id, key_id=key.key_id, sealed=sealed)
+    await set_overrides(tx, program, [customer_id], tier, until, said)
+
+
+async def set_overrides(
+    tx: Tx,
+    program: Program,
+    customer_ids: Iterable[UUID],
+    tier: str,
+    until: datetime | None,
+    said: Said,
+) -> None:
+    """Puts members into a tier by hand; a bulk leaves alone whom it finds there.
+
+    Emits TierUpgraded, TierDowngraded. Raises TierNotFound.
+    """
+    account_ids = await _locked(tx, program, customer_ids)
+    of = await queries.ladder(tx, program.program_id)
+    if not of.has(tier):
+        raise TierNotFound
+    known = await queries.standings_of(tx, account_ids)
+    moved: dict[UUID, tuple[Standing, Verdict]] = {}
+    for account_id in account_ids:
+        before = known.get(account_id) or Standing(tier=of.tiers[0].name)
+        after = rules.overridden(before, of.tier(tier).name, until, tx.now)
+        if after != before or said.bulk_id is None:
+            moved[account_id] = before, Verdict(after, rules.OVERRIDE)
+    await _write(tx, program, of, moved, said)
 
 
 async def clear_override(tx: Tx, program: Program, customer_id: UUID) -> None:
     """Ends an override: the calculation holds. Emits TierUpgraded or TierDowngraded. Raises MembershipNotFound."""
     await ledger_queries.member(tx, program.business_id, customer_id)
-    account_id = await _locked(tx, program, customer_id)
-    before = (await queries.standings_of(tx, [account_id])).get(account_id)
-    if before is None or not before.overridden:
-        return
+    await clear_overrides(tx, program, [customer_id], Said(actor=_actor(tx)))
+
+
+async def clear_overrides(tx: Tx, program: Program, customer_ids: Iterable[UUID], said: Said) -> None:
+    """Ends overrides of members who have one. Emits TierUpgraded, TierDowngraded."""
+    account_ids = await _locked(tx, program, customer_ids)
     of = await queries.ladder(tx, program.program_id)
-    now, last = (await queries.facts(tx, program, of, [account_id], tx.now))[account_id]
-    ended = replace(before, override_until=tx.now)
-    verdict = rules.judge(of, ended, now, last, tx.now, program.zone)
-    await _write(tx, program, of, {account_id: (before, verdict)})
+    known = await queries.standings_of(tx, account_ids)
+    overridden = [each for each in account_ids if each in known and known[each].overridden]
+    facts = await queries.facts(tx, program, of, overridden, tx.now) if overridden else {}
+    moved: dict[UUID, tuple[Standing, Verdict]] = {}
+    for account_id in overridden:
+        now, last = facts[account_id]
+        ended = replace(known[account_id], override_until=tx.now)
+        moved[account_id] = known[account_id], rules.judge(of, ended, now, last, tx.now, program.zone)
+    await _write(tx, program, of, moved, said)
 
 
 async def put(
@@ -174,13 +207,17 @@ async def put(
     await _write(tx, program, of, {account_id: (before, Verdict(after, rules.MERGE))})
 
 
-async def _locked(tx: Tx, program: Program, customer_id: UUID) -> UUID:
-    """The member's account, made if need be, and locked."""
-    member = program.program_id, customer_id
-    opened = await writing.open_accounts(tx, [member], {program.program_id: program})
-    lock = select(_a.account_id).where(_a.tenant_id == tx.tenant_id, _a.account_id == opened[member])
-    await tx.execute(lock.with_for_update())
-    return opened[member]
+async def _locked(tx: Tx, program: Program, customer_ids: Iterable[UUID]) -> list[UUID]:
+    """The members' accounts, made if need be, and locked, in the order of their ids."""
+    await tx.execute(writing.BY_KEY)
+    members = [(program.program_id, customer_id) for customer_id in customer_ids]
+    opened = await writing.open_accounts(tx, members, {program.program_id: program})
+    lock = select(_a.account_id).where(_a.tenant_id == tx.tenant_id, _a.account_id.in_(opened.values()))
+    return list((await tx.execute(lock.order_by(_a.account_id).with_for_update())).scalars())
+
+
+def _actor(tx: Tx) -> str:
+    return tx.caller.on_behalf_of or tx.caller.subject
 
 
 async def _write(
@@ -188,9 +225,7 @@ async def _write(
     program: Program,
     of: Ladder,
     moved: Mapping[UUID, tuple[Standing, Verdict]],
-    *,
-    change_ids: Mapping[UUID, UUID] | None = None,
-    sealed: Mapping[UUID, tuple[UUID, bytes]] | None = None,
+    said: Said | None = None,
 ) -> None:
     if not moved:
         return
@@ -211,21 +246,21 @@ async def _write(
         )
         changed = after.tier != before.tier
         if verdict.why and (changed or verdict.why == rules.OVERRIDE):
-            key_id, text_sealed = (sealed or {}).get(account_id, (None, None))
-            by_hand = verdict.why == rules.OVERRIDE
+            by_hand = (said or Said(actor=_actor(tx))) if verdict.why == rules.OVERRIDE else Said(actor="")
             history.append(
                 {
                     "tenant_id": tx.tenant_id,
-                    "change_id": (change_ids or {}).get(account_id) or new_id(),
+                    "change_id": by_hand.change_id or new_id(),
                     "account_id": account_id,
                     "business_id": program.business_id,
                     "from_tier": before.tier,
                     "to_tier": after.tier,
                     "why": verdict.why,
                     "changed_at": tx.now,
-                    "actor": (tx.caller.on_behalf_of or tx.caller.subject) if by_hand else "",
-                    "key_id": key_id,
-                    "sealed": text_sealed,
+                    "actor": by_hand.actor,
+                    "key_id": by_hand.key_id,
+                    "sealed": by_hand.sealed,
+                    "bulk_id": by_hand.bulk_id,
                 }
             )
         facts += _facts(program, of, owners[account_id], account_id, before, after, verdict)

@@ -1,6 +1,7 @@
 """Reads about tiers: ladders, standings, what counts of members, and what other tiers would change."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -11,6 +12,7 @@ from libs.crypto import Column
 from libs.crypto.tables import subject_keys
 from libs.db import Tx
 from services.loyalty.ledger.tables import accounts
+from services.loyalty.overrides.tables import tier_bulks
 from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import beginning
 from services.loyalty.tiers import rules
@@ -19,6 +21,7 @@ from services.loyalty.tiers.tables import standings, tier_changes, tier_configur
 
 SEALED = Column("tier_changes", "sealed")
 _c, _s, _h, _a, _k = tier_configurations.c, standings.c, tier_changes.c, accounts.c, subject_keys.c
+_o = tier_bulks.c
 
 # Account after account, by key: `lateral` and `limit` leave the planner no other order on tables that were never
 # analysed. What counts of accounts since `start`, and between `last_start` and `start`; null: since ever, and nothing.
@@ -119,7 +122,17 @@ _WINDOWS = (
 _IN_MASS = text("select set_config('enable_nestloop', 'off', true), set_config('work_mem', '160MB', true)")
 
 
-async def configuration(tx: Tx, program_id: UUID) -> Row[Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configuration:
+    """A version of a program's tiers. `definition`: as it is stored."""
+
+    program_id: UUID
+    version: int
+    definition: Mapping[str, Any]
+    changed_at: datetime
+
+
+async def configuration(tx: Tx, program_id: UUID) -> Configuration:
     """The tiers of a program that hold. A program has some from the start."""
     wanted = (
         select(tier_configurations)
@@ -127,7 +140,10 @@ async def configuration(tx: Tx, program_id: UUID) -> Row[Any]:
         .order_by(_c.version.desc())
         .limit(1)
     )
-    return (await tx.execute(wanted)).one()
+    row = (await tx.execute(wanted)).one()
+    return Configuration(
+        program_id=program_id, version=row.version, definition=row.definition, changed_at=row.changed_at
+    )
 
 
 async def ladder(tx: Tx, program_id: UUID) -> Ladder:
@@ -244,9 +260,10 @@ async def accounts_after(tx: Tx, program_id: UUID, after: UUID | None, limit: in
 
 
 _CHANGE: Select[Any] = (
-    select(tier_changes, _a.customer_id, _k.epoch, _k.wrapped)
+    select(tier_changes, _a.customer_id, _k.epoch, _k.wrapped, _o.reason.label("bulk_reason"))
     .join(accounts, and_(_a.tenant_id == _h.tenant_id, _a.account_id == _h.account_id))
     .outerjoin(subject_keys, and_(_k.tenant_id == _h.tenant_id, _k.key_id == _h.key_id))
+    .outerjoin(tier_bulks, and_(_o.tenant_id == _h.tenant_id, _o.bulk_id == _h.bulk_id))
 )
 
 

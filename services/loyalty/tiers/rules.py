@@ -23,6 +23,7 @@ class Tier:
     visits: int = 0
     points: int = 0
     earning_percent: int = 100
+    birthday_points: int = 0
     perks: tuple[str, ...] = ()
 
     @property
@@ -111,6 +112,7 @@ def ladder_of(stored: Mapping[str, Any]) -> Ladder:
                 visits=int(tier.get("visits", 0)),
                 points=int(tier.get("points", 0)),
                 earning_percent=int(tier.get("earning_percent", 0)) or 100,
+                birthday_points=int(tier.get("birthday_points", 0)),
                 perks=tuple(tier.get("perks", ())),
             )
             for tier in stored["tiers"]
@@ -233,6 +235,19 @@ def judge(
         until = beginning(last, zone)
         return Verdict(replace(standing, grace_until=until, review_at=until), announced=True)
     return moved(worth, RULE)
+
+
+def overridden(standing: Standing, tier: str, until: datetime | None, now: datetime) -> Standing:
+    """Where a member stands whom staff put into a tier."""
+    return replace(
+        standing,
+        tier=tier,
+        since=standing.since if tier == standing.tier else now,
+        grace_until=None,
+        review_at=None,
+        overridden=True,
+        override_until=until,
+    )
 
 
 @dataclass(frozen=True, slots=True)

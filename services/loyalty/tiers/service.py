@@ -20,9 +20,14 @@ from regulars.loyalty.v1 import tiers_pb2 as pb
 from regulars.loyalty.v1.tiers_pb2_grpc import TiersServiceServicer
 from regulars.type.v1 import job_pb2
 from services.loyalty.ledger import queries as ledger
+from services.loyalty.overrides import actions as overrides
+from services.loyalty.overrides import queries as overrides_queries
+from services.loyalty.overrides import wire as overrides_wire
+from services.loyalty.overrides.jobs import OVERRIDE
 from services.loyalty.programs import queries as programs
 from services.loyalty.programs.queries import Program
-from services.loyalty.tiers import actions, queries, rules, wire
+from services.loyalty.segments import queries as segments
+from services.loyalty.tiers import actions, cache, queries, rules, wire
 from services.loyalty.tiers.jobs import RECALCULATE
 
 DEFAULT_PAGE = 50
@@ -39,18 +44,22 @@ class TiersService(TiersServiceServicer):
     ) -> pb.TierConfiguration:
         async with self.rt.db.read() as tx:
             program = await programs.meant(tx, request.business_id, request.program_id)
-            row = await queries.configuration(tx, program.program_id)
-        return wire.configuration(row)
+            found = await cache.configuration(tx, self.rt.cache, program)
+        return wire.configuration(found)
 
     async def UpdateTierConfiguration(
         self, request: pb.UpdateTierConfigurationRequest, context: Context
     ) -> pb.TierConfiguration:
-        definition, job_id = wire.definition(request.configuration), None
+        job_id = None
         async with self.rt.db.tx() as tx:
             program = await programs.meant(tx, request.business_id, request.program_id)
-            if await actions.configure(tx, program, definition, request.reason, request.etag):
+            await programs.row(tx, program.program_id, lock=True)  # one change after another
+            before = await queries.configuration(tx, program.program_id)
+            definition = wire.changed(before.definition, request.configuration, request.update_mask)
+            if await actions.configure(tx, program, before, definition, request.reason, request.etag):
                 job_id = await self._recalculate(tx, program, new_id())
             row = await queries.configuration(tx, program.program_id)
+        await self._drop(tx, program)
         return wire.configuration(row, job_id)
 
     async def PreviewTierConfiguration(
@@ -107,6 +116,44 @@ class TiersService(TiersServiceServicer):
             await actions.clear_override(tx, program, customer_id)
             return await standing(tx, program, customer_id)
 
+    async def OverrideTiers(self, request: pb.OverrideTiersRequest, context: Context) -> job_pb2.Job:
+        job_id = new_id()
+        async with self.rt.db.tx() as tx:
+            asked = overrides_wire.asked(request, tx.now)
+            program = await programs.meant(tx, request.business_id, request.program_id)
+            done = await idempotency.claim(tx, request, job_id)
+            if not done:
+                await overrides.begin(
+                    tx,
+                    job_id,
+                    program,
+                    customer_ids=asked.customer_ids,
+                    segment_id=asked.segment_id,
+                    tier=asked.tier,
+                    until=asked.until,
+                    reason=asked.reason,
+                )
+                total = len(asked.customer_ids)
+                if asked.segment_id is not None:
+                    total += await segments.count(tx, program.business_id, asked.segment_id)
+                await jobs.enqueue(tx, OVERRIDE, job_id=job_id, business_id=program.business_id, total=total)
+            row = await jobs.get(tx, done or job_id)
+        return jobs_service.message(row)
+
+    async def ListTierOverrideFaults(
+        self, request: pb.ListTierOverrideFaultsRequest, context: Context
+    ) -> pb.ListTierOverrideFaultsResponse:
+        size = request.page_size or DEFAULT_PAGE
+        after = self.rt.pages.after(request)
+        async with self.rt.db.read() as tx:
+            bulk = await overrides_queries.bulk(tx, UUID(request.job_id))
+            last = UUID(after[0]) if after else None
+            rows = await overrides_queries.faults_after(tx, bulk.bulk_id, last, size + 1)
+        token = self.rt.pages.next(request, [str(rows[size - 1].customer_id)]) if len(rows) > size else ""
+        return pb.ListTierOverrideFaultsResponse(
+            faults=map(overrides_wire.fault, rows[:size]), next_page_token=token
+        )
+
     async def ListTierHistory(
         self, request: pb.ListTierHistoryRequest, context: Context
     ) -> pb.ListTierHistoryResponse:
@@ -122,6 +169,10 @@ class TiersService(TiersServiceServicer):
             found = [wire.change(row, self._told(reading, row)) for row in rows[:size]]
         token = self.rt.pages.next(request, [str(rows[size - 1].change_id)]) if len(rows) > size else ""
         return pb.ListTierHistoryResponse(changes=found, next_page_token=token)
+
+    async def _drop(self, tx: Tx, program: Program) -> None:
+        """Makes room in the cache: what was replaced is asked for by nobody any more."""
+        await self.rt.cache.drop(tx.tenant_id, cache.key(program.program_id, program.tiers_version))
 
     @staticmethod
     async def _recalculate(tx: Tx, program: Program, job_id: UUID) -> UUID:
@@ -147,9 +198,11 @@ class TiersService(TiersServiceServicer):
         return self.rt.keys.for_tenant(callers.current().tenant())
 
 
-async def standing(tx: Tx, program: Program, customer_id: UUID) -> pb.TierStanding:
-    """Where a member stands, and what counts of them so far."""
-    of = await queries.ladder(tx, program.program_id)
+async def standing(
+    tx: Tx, program: Program, customer_id: UUID, of: rules.Ladder | None = None
+) -> pb.TierStanding:
+    """Where a member stands on a ladder (by default the program's), and what counts of them so far."""
+    of = of or await queries.ladder(tx, program.program_id)
     account = await ledger.account_id(tx, program.program_id, customer_id)
     found, facts = None, rules.Facts()
     if account is not None:

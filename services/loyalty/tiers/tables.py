@@ -49,4 +49,5 @@ tier_changes = Table(
     Column("actor", Text, nullable=False),
     Column("key_id", UUID),
     Column("sealed", LargeBinary),
+    Column("bulk_id", UUID),
 )

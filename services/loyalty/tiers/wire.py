@@ -5,6 +5,7 @@ from datetime import date
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToDict, ParseDict
 from sqlalchemy import Row
 
@@ -15,8 +16,23 @@ from libs.problems import Faults
 from regulars.loyalty.v1 import tiers_pb2 as pb
 from regulars.type.v1.actor_pb2 import ActorRef
 from services.loyalty.programs.queries import Program
+from services.loyalty.programs.wire import named_paths
 from services.loyalty.tiers import rules
+from services.loyalty.tiers.queries import Configuration
 from services.loyalty.tiers.rules import Facts, Ladder, Standing
+
+_WRITABLE = frozenset(("period", "rolling", "match", "grace_months", "tiers"))
+_OUTPUT = frozenset(("program_id", "updated_at", "etag", "recalculation_job_id"))
+
+
+def changed(before: Mapping[str, Any], message: pb.TierConfiguration, mask: FieldMask) -> dict[str, Any]:
+    """What is to be stored of tiers after a change. Raises InvalidArgument naming each wrong field."""
+    named = named_paths(message, mask, _WRITABLE)
+    given: dict[str, Any] = MessageToDict(message, preserving_proto_field_name=True)
+    kept = {name: value for name, value in before.items() if name not in named}
+    after = pb.TierConfiguration()
+    ParseDict(kept | {name: given[name] for name in named & given.keys()}, after, ignore_unknown_fields=True)
+    return definition(after)
 
 
 def definition(message: pb.TierConfiguration) -> dict[str, Any]:
@@ -24,8 +40,11 @@ def definition(message: pb.TierConfiguration) -> dict[str, Any]:
     wrong = Faults()
     kept = pb.TierConfiguration()
     kept.CopyFrom(message)
-    for name in ("program_id", "updated_at", "etag", "recalculation_job_id"):
-        kept.ClearField(name)
+    for name in _OUTPUT:
+        kept.ClearField(name)  # type: ignore[arg-type]  # a name of its own
+    if not kept.tiers:
+        wrong.add("configuration.tiers", "there is at least one", "REQUIRED")
+    wrong.refuse()
     for i, tier in enumerate(kept.tiers):
         field = f"configuration.tiers[{i}]"
         try:
@@ -47,10 +66,10 @@ def _named(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {**stored, "tiers": [{"name": "", **tier} for tier in stored["tiers"]]}
 
 
-def configuration(row: Row[Any], job_id: UUID | None = None) -> pb.TierConfiguration:
+def configuration(row: Row[Any] | Configuration, job_id: UUID | None = None) -> pb.TierConfiguration:
     """The message of a version of a program's tiers."""
     message = pb.TierConfiguration()
-    ParseDict(row.definition, message, ignore_unknown_fields=True)
+    ParseDict(dict(row.definition), message, ignore_unknown_fields=True)
     message.program_id, message.etag = str(row.program_id), str(row.version)
     message.updated_at.CopyFrom(stamp(row.changed_at))
     message.recalculation_job_id = str(job_id or "")
@@ -120,7 +139,7 @@ def change(row: Row[Any], told: Mapping[str, str]) -> pb.TierChange:
         to_tier=row.to_tier,
         why=row.why,
         changed_at=stamp(row.changed_at),
-        reason=told.get("reason", ""),
+        reason=told.get("reason") or row.bulk_reason or "",
         actor=ActorRef(subject=row.actor, display_name=told.get("actor_name", "")) if row.actor else None,
     )
 

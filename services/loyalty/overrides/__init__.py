@@ -1,0 +1,1 @@
+"""Tiers that are set by hand for many members at once."""
