@@ -70,7 +70,7 @@ class Column:
     group: str
     kind: Kind
     needs: Needs
-    of: Callable[[Person], Value]
+    of: Callable[[Any], Value]  # of a Person
     fields: tuple[FieldDescriptor, ...] = ()
     digits: int = 0
 

@@ -11,7 +11,7 @@ from datetime import UTC, date, datetime
 from typing import Any
 from xml.sax.saxutils import escape
 
-from services.customers.exports.columns import Column, Kind, Person
+from services.customers.exports.columns import Column, Kind
 from services.customers.exports.problems import SheetTooLong, WorkbookTooLarge
 from services.customers.exports.rules import risky
 from services.customers.exports.zipping import TooLarge, Zip
@@ -107,17 +107,17 @@ class Workbook:
         ]
         return b"".join(out)
 
-    def rows(self, people: Iterable[Person]) -> bytes:
-        """A row for each. Raises SheetTooLong, WorkbookTooLarge."""
+    def rows(self, found: Iterable[Any]) -> bytes:
+        """A row for each: a Person, or what else the columns read. Raises SheetTooLong, WorkbookTooLarge."""
         out: list[str] = []
-        for person in people:
+        for each in found:
             self._row += 1
             if self._row > MOST_ROWS + 1:
                 raise SheetTooLong(most=MOST_ROWS)
             number = str(self._row)
             out.append(f'<row r="{number}">')
             for letter, of, cell in self._cells:
-                value = of(person)
+                value = of(each)
                 if value is not None and value != "":
                     out.append(cell(letter + number, value))
             out.append("</row>")

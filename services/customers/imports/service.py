@@ -255,7 +255,7 @@ class ImportsService(ImportsServiceServicer):
             source = await self._file(seen, mine)
         stem = mine.plan.file_name.rpartition(".")[0] or mine.plan.file_name or "import"
         try:
-            await downloads.named(context, f"{stem} errors.csv")
+            await downloads.named(context, f"{stem} errors.{error_file.form_of(mine)}")
             async for part in error_file.parts(self.rt.db, mine, source):
                 yield part
         finally:

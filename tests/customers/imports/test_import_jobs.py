@@ -139,6 +139,31 @@ async def test_the_error_file_is_named_after_the_file(shop: Shop) -> None:
     assert b"nonsense" in b"".join([part.data async for part in call])
 
 
+async def test_the_error_file_of_a_workbook_is_one_that_can_be_mended_and_uploaded(shop: Shop) -> None:
+    book = openpyxl.Workbook()
+    for row in (
+        ("Customer ID", "Email", "First name"),
+        ("=1", "nonsense", "Eva"),
+        ("2", "b@example.com", "B"),
+    ):
+        book.active.append(row)
+    book.active["A2"].data_type = "s"
+    book.save(out := io.BytesIO())
+    done = await run(shop, out.getvalue(), file_name="kunden.xlsx")
+    assert (done.progress.customers_created, done.progress.rows_refused) == (1, 1)
+    call = imports(shop).DownloadImportErrors(pb.DownloadImportErrorsRequest(id=done.id))
+    assert "kunden errors.xlsx" in str(dict(await call.initial_metadata())["content-disposition"])
+    found = openpyxl.load_workbook(io.BytesIO(b"".join([part.data async for part in call])))
+    header, *rows = ([cell.value for cell in row] for row in found.worksheets[0])
+    assert header == ["Customer ID", "Email", "First name", "What is wrong"]
+    assert [row[:3] for row in rows] == [["=1", "nonsense", "Eva"]]
+    assert rows[0][3].startswith("Email: ")
+    assert found.worksheets[0]["A2"].data_type == "s"  # no formula
+    found.worksheets[0]["B2"] = "eva@example.com"
+    found.save(out := io.BytesIO())
+    assert (await run(shop, out.getvalue())).progress.customers_created == 1
+
+
 async def test_a_template_has_the_attributes_of_the_business(shop: Shop) -> None:
     attribute = businesses_pb2.AttributeDefinition(
         name="roast", type=businesses_pb2.ATTRIBUTE_TYPE_CHOICE, choices=["Light"]
