@@ -31,7 +31,7 @@ from services.customers.imports.reading import records
 from services.customers.imports.rows import Facts, Parsed, Refused, RowError, RowReader
 from services.customers.imports.rules import Counts, Outcome, State
 from services.customers.imports.tables import COUNTS, import_errors, imports
-from services.customers.imports.writing import House, Result
+from services.customers.imports.writing import House, IdentifiersTaken, Result
 from services.customers.problems import EmailTaken, ExternalIdTaken, PhoneTaken
 
 CHUNK = 1000  # rows in one transaction: a fraction of a second
@@ -216,10 +216,16 @@ class Work:
 
     async def _written(self, chunk: Chunk) -> None:
         """Writes a chunk, again while other transactions come in between or the database is away."""
+        surely = True  # nobody of the new ones was known when the chunk was read
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                await self._write(chunk)
+                await self._write(chunk, surely=surely)
                 return
+            except IdentifiersTaken:
+                surely = False
+                if attempt < ATTEMPTS:
+                    continue
+                raise
             except _RACES:
                 if attempt == ATTEMPTS:
                     raise
@@ -228,7 +234,7 @@ class Work:
                     raise
             await asyncio.sleep(random.uniform(0.5, 1.5) * outages.delay_seconds(attempt, 0.02, 2.0))  # noqa: S311
 
-    async def _write(self, chunk: Chunk) -> None:
+    async def _write(self, chunk: Chunk, *, surely: bool) -> None:
         with in_bulk(), self.rt.audit.reading("user.name", "user.contact") as reading:
             async with self.rt.db.tx() as tx:
                 locked = select(imports.c.state, imports.c.last_row).where(*_at(tx, self.import_id))
@@ -238,13 +244,15 @@ class Work:
                 if now.state != State.RUNNING:
                     raise JobCancelled
                 errors = [error for each in chunk.refused for error in each.errors[:MOST_ERRORS]]
-                counts = await self._write_rows(tx, reading, chunk, errors)
+                counts = await self._write_rows(tx, reading, chunk, errors, surely=surely)
                 counts.rows_refused += len(chunk.refused)
                 counts.rows_done = chunk.rows
                 await write_errors(tx, self.import_id, errors)
                 await self._note(tx, chunk, counts)
 
-    async def _write_rows(self, tx: Tx, reading: Any, chunk: Chunk, errors: list[RowError]) -> Counts:
+    async def _write_rows(
+        self, tx: Tx, reading: Any, chunk: Chunk, errors: list[RowError], *, surely: bool
+    ) -> Counts:
         """Writes the rows that can be written, or says what would become of them; adds to `errors` the others."""
         if self.dry is not None:
             return await self.dry.judge(tx, self.mine.row, chunk, errors)
@@ -252,7 +260,7 @@ class Work:
         counts = Counts()
         people: dict[int, Result] = {}
         if kind != rules.ORDERS:
-            people = await self._write_people(tx, reading, chunk, counts, errors)
+            people = await self._write_people(tx, reading, chunk, counts, errors, surely=surely)
         told: dict[int, orders.Result] = {}
         if kind != rules.CUSTOMERS:
             told = await self._write_orders(tx, chunk, people, counts, errors)
@@ -260,7 +268,14 @@ class Work:
         return counts
 
     async def _write_people(
-        self, tx: Tx, reading: Any, chunk: Chunk, counts: Counts, errors: list[RowError]
+        self,
+        tx: Tx,
+        reading: Any,
+        chunk: Chunk,
+        counts: Counts,
+        errors: list[RowError],
+        *,
+        surely: bool,
     ) -> dict[int, Result]:
         row = self.mine.row
         live = await live_versions(tx)
@@ -271,7 +286,7 @@ class Work:
                 persons, self.keys, live, self.business.business_id, chunk.parsed
             )
             new = None
-        results = await writing.write(tx, self.keys, reading, house, live, new, others)
+        results = await writing.write(tx, self.keys, reading, house, live, new, others, surely=surely)
         for each in results:
             match each.outcome:
                 case Outcome.CREATED:

@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import orjson
+from psycopg.errors import UniqueViolation
 from sqlalchemy import Row, text
 
 from libs import arrays
@@ -47,6 +48,14 @@ _KEYS = Query(
     from unnest(:ids, :keys, :wrapped) as n (customer_id, key_id, wrapped)
 """)
 )
+_CLAIM_ALL = Query(
+    text("""
+    insert into customer_identifiers (tenant_id, kind, key_version, bidx, customer_id)
+    select :tenant, n.kind, n.key_version, n.bidx, n.customer_id
+    from unnest(:kinds, :versions, :digests, :customers) as n (kind, key_version, bidx, customer_id)
+""")
+)
+# The same where somebody may have been first; it costs half as much again.
 _CLAIM = Query(
     text("""
     with got as (
@@ -145,6 +154,10 @@ _LOOK = Query(text(_AT.format(lock="")))
 _LOCK = Query(text(_AT.format(lock="for update")))  # the ids come sorted, and rows are locked in their order
 
 
+class IdentifiersTaken(Exception):
+    """Some who were taken for new are known."""
+
+
 @dataclass(slots=True)
 class Result:
     """What became of the customer of a row. `before` is what they were, sealed; `taken` is why they are refused."""
@@ -199,10 +212,12 @@ async def holders_of(
     ]
 
 
-async def create(tx: Tx, house: House, live: LiveVersions, new: Newcomers) -> set[UUID]:
+async def create(
+    tx: Tx, house: House, live: LiveVersions, new: Newcomers, *, surely: bool = False
+) -> set[UUID]:
     """Creates people; gives those who were not, since somebody else had one of their identifiers first.
 
-    Emits CustomerCreated.
+    Emits CustomerCreated. Raises IdentifiersTaken instead if they are `surely` new.
     """
     if not new.ids:
         return set()
@@ -212,11 +227,17 @@ async def create(tx: Tx, house: House, live: LiveVersions, new: Newcomers) -> se
         "now": house.now,
         "epoch": live.epoch,
     }
-    *_, ((claimed,),) = await tx.together(
-        (_PERSONS, where | new.person), (_KEYS, where | new.person), (_CLAIM, where | new.claims)
-    )
+    claim = _CLAIM_ALL if surely else _CLAIM
+    try:
+        *_, counted = await tx.together(
+            (_PERSONS, where | new.person), (_KEYS, where | new.person), (claim, where | new.claims)
+        )
+    except UniqueViolation as fault:
+        if not surely:
+            raise
+        raise IdentifiersTaken from fault
     losers: set[UUID] = set()
-    if claimed != new.claim_count:
+    if not surely and counted[0].claimed != new.claim_count:
         (rows,) = await tx.together((_LOSERS, where | new.claims))
         losers = {row.customer_id for row in rows}
         await tx.together(*((each, where | {"losers": arrays.uuids(list(losers))}) for each in _TAKE_BACK))
@@ -247,17 +268,21 @@ async def write(
     live: LiveVersions,
     new: Newcomers | None,
     others: Sequence[Person],
+    *,
+    surely: bool = False,
 ) -> list[Result]:
     """Writes the people of a chunk: those of `new` who are still new, the others by the policy.
 
     Emits CustomerCreated, CustomerUpdated, MembershipJoined. Raises Conflict, EmailTaken, PhoneTaken or
-    ExternalIdTaken where other transactions came in between: then the same call succeeds later.
+    ExternalIdTaken where other transactions came in between: then the same call succeeds later. Raises
+    IdentifiersTaken if those of `new` were `surely` so, and are not.
     """
     results: list[Result] = []
     pending = list(others)
     for _ in range(ROUNDS):
         if new is not None:
-            losers = await create(tx, house, live, new)
+            losers = await create(tx, house, live, new, surely=surely)
+            surely = False
             for customer_id, person in zip(new.ids, new.people, strict=True):
                 if customer_id in losers:
                     pending.append(person)
