@@ -12,7 +12,7 @@ from bench.cases import CASES, ONCE, Bench, Plan, Result
 
 SIZES = (10_000, 100_000)
 # Modules that measure by themselves, with arguments and results of their own: `python -m bench orders 2000`.
-APART = ("search", "orders", "activities", "imports", "exports", "loyalty")
+APART = ("search", "orders", "activities", "imports", "exports", "loyalty", "mixed")
 
 
 def main() -> None:

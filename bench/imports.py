@@ -42,7 +42,7 @@ def customers_file(count: int) -> bytes:
         (f"C{i}", each.first, each.last, each.email, f"+49151{10_000_000 + i}", "gold" if i % 9 == 0 else "")
         for i, each in enumerate(people(count))
     )
-    return _csv([("Customer ID", "First name", "Last name", "Email", "Phone", "Tags"), *rows])
+    return csv_of([("Customer ID", "First name", "Last name", "Email", "Phone", "Tags"), *rows])
 
 
 def orders_file(count: int, customers: int) -> bytes:
@@ -57,10 +57,11 @@ def orders_file(count: int, customers: int) -> bytes:
         )
         for i in range(count)
     )
-    return _csv([("Order ID", "Customer ID", "Order date", "Total", "Order status"), *rows])
+    return csv_of([("Order ID", "Customer ID", "Order date", "Total", "Order status"), *rows])
 
 
-def _csv(rows: Iterable[Iterable[object]]) -> bytes:
+def csv_of(rows: Iterable[Iterable[object]]) -> bytes:
+    """The rows as a CSV file."""
     out = io.StringIO()
     csv.writer(out).writerows(rows)
     return out.getvalue().encode()
@@ -179,14 +180,15 @@ def _limit(address: str, content: bytes) -> float:
     return took
 
 
-def _waiting(address: str) -> int:
+def waiting(address: str) -> int:
     """Events that the relay has not published yet."""
     with psycopg.connect(address) as db:
         found = db.execute("select count(*) from outbox").fetchone()
     return int(found[0]) if found else 0
 
 
-def _p95(found: list[float]) -> float:
+def p95(found: list[float]) -> float:
+    """The 95th percentile of these."""
     return statistics.quantiles(found, n=20)[-1] if len(found) > 20 else max(found, default=0.0)
 
 
@@ -230,13 +232,13 @@ async def main(customers: int, orders: int) -> None:
                 f"| {name} | {rows:,} | {took['seconds']:.1f} | {rows / took['seconds']:,.0f} |"
                 f" {took['child'] / rows * 1000:.3f} | {took['postgres'] / rows * 1000:.3f} |"
                 f" {took['service'] / rows * 1000:.3f} | {took['others'] / rows * 1000:.3f} |"
-                f" {await asyncio.to_thread(_waiting, admin):,} |",
+                f" {await asyncio.to_thread(waiting, admin):,} |",
                 flush=True,
             )
             if name == "customers":
                 print_reads: Any = (
-                    _p95(idle),
-                    _p95(during),
+                    p95(idle),
+                    p95(during),
                     statistics.median(idle),
                     statistics.median(during),
                 )
