@@ -61,7 +61,10 @@ _ROWS = Query(
 
 @dataclass(slots=True)
 class Chunk:
-    """Rows of the file on their way: read, and as far as could be foreseen, sealed."""
+    """Rows of the file on their way: read, and as far as could be foreseen, sealed.
+
+    `surely`: nobody who was taken for new has turned out to be known.
+    """
 
     parsed: list[Parsed]
     refused: list[Refused]
@@ -70,6 +73,7 @@ class Chunk:
     people: list[Person] = field(default_factory=list)
     live: LiveVersions | None = None
     new: Newcomers | None = None
+    surely: bool = True
     others: list[Person] = field(default_factory=list)
 
 
@@ -216,13 +220,12 @@ class Work:
 
     async def _written(self, chunk: Chunk) -> None:
         """Writes a chunk, again while other transactions come in between or the database is away."""
-        surely = True  # nobody of the new ones was known when the chunk was read
         for attempt in range(1, ATTEMPTS + 1):
             try:
-                await self._write(chunk, surely=surely)
+                await self._write(chunk)
                 return
             except IdentifiersTaken:
-                surely = False
+                chunk.surely = False
                 if attempt < ATTEMPTS:
                     continue
                 raise
@@ -234,7 +237,7 @@ class Work:
                     raise
             await asyncio.sleep(random.uniform(0.5, 1.5) * outages.delay_seconds(attempt, 0.02, 2.0))  # noqa: S311
 
-    async def _write(self, chunk: Chunk, *, surely: bool) -> None:
+    async def _write(self, chunk: Chunk) -> None:
         with in_bulk(), self.rt.audit.reading("user.name", "user.contact") as reading:
             async with self.rt.db.tx() as tx:
                 locked = select(imports.c.state, imports.c.last_row).where(*_at(tx, self.import_id))
@@ -244,15 +247,13 @@ class Work:
                 if now.state != State.RUNNING:
                     raise JobCancelled
                 errors = [error for each in chunk.refused for error in each.errors[:MOST_ERRORS]]
-                counts = await self._write_rows(tx, reading, chunk, errors, surely=surely)
+                counts = await self._write_rows(tx, reading, chunk, errors)
                 counts.rows_refused += len(chunk.refused)
                 counts.rows_done = chunk.rows
                 await write_errors(tx, self.import_id, errors)
                 await self._note(tx, chunk, counts)
 
-    async def _write_rows(
-        self, tx: Tx, reading: Any, chunk: Chunk, errors: list[RowError], *, surely: bool
-    ) -> Counts:
+    async def _write_rows(self, tx: Tx, reading: Any, chunk: Chunk, errors: list[RowError]) -> Counts:
         """Writes the rows that can be written, or says what would become of them; adds to `errors` the others."""
         if self.dry is not None:
             return await self.dry.judge(tx, self.mine.row, chunk, errors)
@@ -260,7 +261,7 @@ class Work:
         counts = Counts()
         people: dict[int, Result] = {}
         if kind != rules.ORDERS:
-            people = await self._write_people(tx, reading, chunk, counts, errors, surely=surely)
+            people = await self._write_people(tx, reading, chunk, counts, errors)
         told: dict[int, orders.Result] = {}
         if kind != rules.CUSTOMERS:
             told = await self._write_orders(tx, chunk, people, counts, errors)
@@ -268,14 +269,7 @@ class Work:
         return counts
 
     async def _write_people(
-        self,
-        tx: Tx,
-        reading: Any,
-        chunk: Chunk,
-        counts: Counts,
-        errors: list[RowError],
-        *,
-        surely: bool,
+        self, tx: Tx, reading: Any, chunk: Chunk, counts: Counts, errors: list[RowError]
     ) -> dict[int, Result]:
         row = self.mine.row
         live = await live_versions(tx)
@@ -286,7 +280,7 @@ class Work:
                 persons, self.keys, live, self.business.business_id, chunk.parsed
             )
             new = None
-        results = await writing.write(tx, self.keys, reading, house, live, new, others, surely=surely)
+        results = await writing.write(tx, self.keys, reading, house, live, new, others, surely=chunk.surely)
         for each in results:
             match each.outcome:
                 case Outcome.CREATED:
