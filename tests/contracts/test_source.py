@@ -33,6 +33,8 @@ BUILT_SQL = {
     "services/customers/imports/writing.py": "names of tables and columns, from a constant",
     "services/customers/orders/actions.py": "names of columns, from a constant",
     "services/customers/orders/metrics.py": "names of tables and columns, constants of its own",
+    "services/loyalty/reports/cohorts.py": "constants of its own",
+    "services/loyalty/reports/rewards.py": "names of columns and expressions, constants of its own",
 }
 _NOW = re.compile(r"\b(now|clock_timestamp|statement_timestamp)\(\)|\bcurrent_(timestamp|date|time)\b", re.I)
 

@@ -82,3 +82,23 @@ async def test_changes_at_once_come_one_after_another(shop: Shop) -> None:
     assert sorted(int(each.etag) for each in set_) == list(range(2, 10))
     programs = await asyncio.gather(*(set_program(shop, pending_days=n) for n in range(1, 9)))
     assert len({each.etag for each in programs}) == 8
+
+
+async def test_what_is_inside_of_settings_and_rules_changes_one_by_one(shop: Shop) -> None:
+    program = await set_program(shop, pending_days=3, hold_seconds=60)
+    other = pb.Program(settings=pb.ProgramSettings(hold_seconds=90, pending_days=9))
+    request = pb.UpdateProgramRequest(id=program.id, program=other)
+    request.update_mask.paths.append("settings.hold_seconds")
+    settings = (await rules(shop).UpdateProgram(request)).settings
+    assert (settings.pending_days, settings.hold_seconds) == (3, 90)
+    request.update_mask.paths[:] = ["settings.nothing"]
+    assert (await refused(rules(shop).UpdateProgram(request))).fields == {"update_mask": "INVALID"}
+    rule = await add_rule(
+        shop,
+        multiplier=pb.Multiplier(factor_percent=200),
+        conditions=pb.RuleConditions(weekdays=[1], channels=["web"]),
+    )
+    change = pb.UpdateRuleRequest(id=rule.id, rule=pb.EarningRule(conditions=pb.RuleConditions(weekdays=[2])))
+    change.update_mask.paths.append("conditions.weekdays")
+    after = (await rules(shop).UpdateRule(change)).conditions
+    assert (list(after.weekdays), list(after.channels)) == ([2], ["web"])

@@ -8,7 +8,7 @@ from regulars.loyalty.v1 import programs_pb2 as programs
 from regulars.loyalty.v1 import referrals_pb2 as pb
 from tests.customers.purchases import record, refund
 from tests.customers.shop import Shop, refused
-from tests.loyalty.members import buy, faults, has, join, set_program, transactions, until
+from tests.loyalty.members import add_rule, buy, faults, has, join, set_program, transactions, until
 from tests.loyalty.referring import (
     FLAGGED,
     INVITED,
@@ -31,6 +31,7 @@ async def test_a_friend_buys_and_both_get_points(shop: Shop) -> None:
     ann = await join(shop)
     assert (await of(shop, ann)).HasField("code") is False
     await promise(shop, link_template="https://corner.example/join?code={code}")
+    made = await add_rule(shop, bonus=programs.Bonus(trigger=programs.BONUS_TRIGGER_REFERRAL, points=30))
     code = await code_of(shop, ann)
     assert await code_of(shop, ann) == code
     assert (await of(shop, ann)).code.link == f"https://corner.example/join?code={code}"
@@ -41,9 +42,10 @@ async def test_a_friend_buys_and_both_get_points(shop: Shop) -> None:
     order = await spend(shop, ben, 2_000)
     found = await stands(shop, ann, ben, REWARDED)
     assert (found.order_id, found.reason, list(found.matches)) == (order, "", [])
-    await has(shop, ann, 500)
+    await has(shop, ann, 500 + 30)
     await has(shop, ben, 200 + 19 + 20)
-    (told,) = await transactions(shop, ann)
+    bonus, told = await transactions(shop, ann)
+    assert [(why.rule_id, why.points) for why in bonus.reasons] == [(made.id, 30)]
     assert (told.type, told.source, told.order_id) == (
         ledger.TRANSACTION_TYPE_EARN,
         f"referral:{found.id}",

@@ -16,7 +16,7 @@ PER_AMOUNT, MULTIPLIER, BONUS, STAMP_CARD = "per_amount", "multiplier", "bonus",
 KINDS = (PER_AMOUNT, MULTIPLIER, BONUS, STAMP_CARD)
 # What bonuses are given for besides orders.
 SIGN_UP, BIRTHDAY, ANNIVERSARY = "SIGN_UP", "BIRTHDAY", "ANNIVERSARY"
-CUSTOM_EVENT, REVIEW = "CUSTOM_EVENT", "REVIEW"
+CUSTOM_EVENT, REVIEW, REFERRAL = "CUSTOM_EVENT", "REVIEW", "REFERRAL"
 PROFILE_COMPLETED = "PROFILE_COMPLETED"
 FIRST_ORDER, NTH_ORDER = "FIRST_ORDER", "NTH_ORDER"
 _ENUM_PREFIX = {
@@ -248,6 +248,7 @@ def occasion_award(
         BIRTHDAY: "for the birthday",
         ANNIVERSARY: "for another year as a member",
         REVIEW: "for a review",
+        REFERRAL: "for a friend who came to stay",
         PROFILE_COMPLETED: "for a complete profile",
         CUSTOM_EVENT: f"for “{event}”",
     }.get(trigger, f"for {trigger.lower().replace('_', ' ')}")

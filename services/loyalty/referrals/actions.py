@@ -22,7 +22,7 @@ from libs.problems import Conflict
 from regulars.loyalty.v1 import events_pb2 as events
 from services.loyalty.ledger import queries as ledger
 from services.loyalty.ledger import writing
-from services.loyalty.ledger.earning import NO_RULE
+from services.loyalty.ledger.earning import NO_RULE, Occasion, work_in_occasions
 from services.loyalty.ledger.tables import awards
 from services.loyalty.ledger.writing import Owned
 from services.loyalty.merges import queries as merges
@@ -303,6 +303,15 @@ async def settle(tx: Tx, referral_id: UUID, seen: int, alike: frozenset[int] | N
     await writing.save(tx, list(owned.values()))
     if facts:
         await emit_all(tx, facts)
+    if outcome.state == rules.REWARDED and before.state != rules.REWARDED:
+        brought = Occasion(
+            business_id=before.business_id,
+            customer_id=before.referrer_id,
+            trigger=earning.REFERRAL,
+            key=f"referral:{referral_id}:made",
+            at=tx.now,
+        )
+        await work_in_occasions(tx, [brought])
     changed = sorted(each.book.account.account_id for each in owned.values() if each.book.entries)
     if changed:
         ladder = await tiers_queries.ladder(tx, program.program_id)
