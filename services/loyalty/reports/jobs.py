@@ -93,4 +93,4 @@ async def fold_days(rt: Any) -> None:
                         more = await each(tx, tx.now - SETTLED_AFTER, ENTRIES_AT_ONCE)
 
 
-PERIODIC = [Periodic("fold days", timedelta(minutes=1), fold_days)]
+PERIODIC = [Periodic("fold days", timedelta(minutes=5), fold_days)]

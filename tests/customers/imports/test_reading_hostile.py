@@ -160,11 +160,11 @@ def test_a_very_long_line_is_one_refused_row() -> None:
     "line", [b'x",""",\n', b'"\n', b'"a\n', b'a,"b\n', b'"""\n', b'"a","b\n', b'x,"' + b"y" * 200 + b"\n"]
 )
 def test_quotes_that_never_close_take_no_time_without_end(line: bytes) -> None:
-    raw = b"a,b\n1,2\n" + line * (3 * MEGABYTE // len(line))
+    raw = b"a,b\n1,2\n" + line * (MEGABYTE // len(line))
     file = io.BytesIO(raw)
     began = time.process_time()
     sum(1 for _ in records(file, Layout("csv", encoding="utf-8", delimiter=",")))
-    assert time.process_time() - began < 20
+    assert time.process_time() - began < 7
 
 
 def test_nul_and_control_characters_do_not_stop_the_file() -> None:
