@@ -272,7 +272,8 @@ async def test_only_who_is_shown_is_noted_as_read(shop: Shop, stack: Stack) -> N
 
     def watch(caller: Any, categories: Any, ids: Any) -> None:
         whom = list(ids)
-        noted.append([str(each) for each in whom])
+        if caller.service is None:  # loyalty asks about the new ones meanwhile
+            noted.append([str(each) for each in whom])
         record(caller, categories, whom)
 
     audit.record = watch

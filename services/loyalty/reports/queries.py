@@ -35,8 +35,13 @@ _POINTS = text("""
                     and (e.kind = 4 or (e.kind = 5 and e.reverses_id is not null))), 0),
                sum(e.balance_points + e.pending_points)
         from since e
-        join accounts a on a.tenant_id = :tenant and a.account_id = e.account_id and a.program_id = :program
-        left join standings s on s.tenant_id = :tenant and s.account_id = e.account_id
+        cross join lateral (
+            select from accounts a
+            where a.tenant_id = :tenant and a.account_id = e.account_id and a.program_id = :program limit 1
+        ) a
+        left join lateral (
+            select s.tier from standings s where s.tenant_id = :tenant and s.account_id = e.account_id limit 1
+        ) s on true
         group by 1, 2
     )
     select case when day >= :first and :unit <> 'tier' then cast(date_trunc(:unit, day) as date) end as period,
