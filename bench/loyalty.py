@@ -315,7 +315,7 @@ async def folded(bench: Bench) -> None:
                 {"at": bench.put_in_at - reports.SETTLED_AFTER},
             ).fetchone()
     row(
-        f"{bench.members:,} entries folded by the minute's timer",
+        f"{bench.members:,} entries folded by the timer, the wait for it included",
         f"{time.perf_counter() - began:.0f} s",
         "",
         "",
