@@ -18,8 +18,9 @@ from regulars.customers.v1.orders_pb2 import ORDER_STATUS_CANCELLED
 from regulars.segments.v1 import events_pb2 as of_segments
 from services.loyalty import actions
 from services.loyalty.actions import Joining
-from services.loyalty.ledger import earning, occasions
-from services.loyalty.ledger.earning import Heard, Occasion
+from services.loyalty.ledger import bonuses, earning, occasions, work
+from services.loyalty.ledger.bonuses import Occasion
+from services.loyalty.ledger.earning import Heard
 from services.loyalty.merges import actions as merges
 from services.loyalty.merges import queries as merged
 from services.loyalty.people import actions as people
@@ -61,7 +62,7 @@ async def _know_business(
         time_zone=told.time_zone,
         archived=archived,
     )
-    await inbox.unpark(tx, earning.business_key(business_id))
+    await inbox.unpark(tx, work.business_key(business_id))
 
 
 async def about_people(
@@ -102,7 +103,7 @@ async def _put(tx: Tx, created: heard.CustomerCreated, actor: str) -> None:
     business_id, customer_id = UUID(created.business_id), UUID(created.customer_id)
     rows = await of_programs.of_business(tx, business_id)
     if not rows:
-        raise NotYet(earning.business_key(business_id))
+        raise NotYet(work.business_key(business_id))
     if (await merged.survivors(tx, [customer_id]))[customer_id] != customer_id:
         return
     program = of_programs.program_of(rows[0])
@@ -137,7 +138,7 @@ async def _join(
     whose = {
         (each.business_id, who) for each in joinings for who in (each.customer_id, now[each.customer_id])
     }
-    await inbox.unpark(tx, *(earning.member_key(*member) for member in whose))
+    await inbox.unpark(tx, *(work.member_key(*member) for member in whose))
     occasions = [
         Occasion(
             business_id=each.business_id,
@@ -148,7 +149,7 @@ async def _join(
         )
         for each in joinings
     ]
-    await earning.work_in_occasions(tx, occasions)
+    await bonuses.work_in_occasions(tx, occasions)
     codes = [event.message.referral_code for event in events]
     brought = [
         Joined(
@@ -279,7 +280,7 @@ async def activity_recorded(tx: Tx, rt: Any, events: Sequence[Event[heard.Activi
         if event.message.kind == ACTIVITY_KIND_CUSTOM
     ]
     if occasions:
-        await earning.work_in_occasions(tx, occasions)
+        await bonuses.work_in_occasions(tx, occasions)
 
 
 async def feedback_submitted(tx: Tx, rt: Any, events: Sequence[Event[heard.FeedbackSubmitted]]) -> None:
@@ -297,7 +298,7 @@ async def feedback_submitted(tx: Tx, rt: Any, events: Sequence[Event[heard.Feedb
         if event.message.kind == heard.FEEDBACK_KIND_REVIEW
     ]
     if reviews:
-        await earning.work_in_occasions(tx, reviews)
+        await bonuses.work_in_occasions(tx, reviews)
 
 
 async def segment_changed(
@@ -314,7 +315,7 @@ async def segment_changed(
         )
         for event in events
     ]
-    known = await earning.known_members(tx, {(each.business_id, each.customer_id) for each in told})
+    known = await work.known_members(tx, {(each.business_id, each.customer_id) for each in told})
     await segments.place(
         tx,
         [each for each in told if not merges.is_erased(known[each.business_id, each.customer_id])],

@@ -7,8 +7,8 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Uuid, bindparam, text
 
 from libs.db import Tx
-from services.loyalty.ledger import earning
-from services.loyalty.ledger.earning import Occasion
+from services.loyalty.ledger import bonuses
+from services.loyalty.ledger.bonuses import Occasion
 from services.loyalty.programs import queries as programs
 from services.loyalty.programs import rules
 from services.loyalty.programs.queries import Program
@@ -92,6 +92,6 @@ async def celebrate(tx: Tx, program: Program, after: UUID, limit: int) -> UUID |
     ]
     if not occasions:
         return None
-    await earning.work_in_occasions(tx, occasions)
+    await bonuses.work_in_occasions(tx, occasions)
     last: UUID = rows[-1].customer_id
     return last

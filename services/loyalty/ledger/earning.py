@@ -1,44 +1,45 @@
-"""What orders and occasions do to accounts, worked in from events: once each, in whatever order they come.
+"""What orders do to accounts, worked in from events: once each, in whatever order they come.
 
 An order's event bears its whole state (decision 16). The newest state decides: what the order gave by its amounts,
 what returns take back of that, and what comes back of points that were spent on it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ColumnElement, Row, and_, func, or_, select, text, tuple_
+from sqlalchemy import Row, and_, func, select, text
 
 from libs.db import Tx
 from libs.inbox import NotYet
 from libs.outbox import Fact
-from libs.pipeline import Query, Step
 from regulars.loyalty.v1 import events_pb2 as events
-from services.loyalty.cards import actions as cards_actions
 from services.loyalty.cards import queries as cards_queries
 from services.loyalty.cards import rules as cards
 from services.loyalty.cards.rules import Card
 from services.loyalty.ledger import queries, rules, writing
 from services.loyalty.ledger.rules import Book
-from services.loyalty.ledger.tables import allocations, awards, entries, judged_orders, orders
-from services.loyalty.ledger.writing import Member, Owned
+from services.loyalty.ledger.tables import allocations, entries, judged_orders
+from services.loyalty.ledger.work import (
+    Judged,
+    Work,
+    business_key,
+    known_members,
+    look,
+    note_awards,
+    reasons,
+    save,
+    tier_said,
+)
 from services.loyalty.programs import queries as programs_queries
 from services.loyalty.programs import rules as earning
-from services.loyalty.programs.queries import Program, RuleBook
+from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import Award, Context, Purchase, Rule
-from services.loyalty.segments.queries import Segments, segments_of
-from services.loyalty.tables import memberships
-from services.loyalty.tiers import actions as tiers
-from services.loyalty.tiers import queries as tiers_queries
-from services.loyalty.tiers.rules import Ladder, Standing, Tier
 
-NO_RULE = UUID(int=0)  # the rule of what a tier multiplies
-
-_o, _j, _e, _al, _w, _m = orders.c, judged_orders.c, entries.c, allocations.c, awards.c, memberships.c
+_j, _e, _al = judged_orders.c, entries.c, allocations.c
 
 _ORDERS = text("""
     insert into orders as o
@@ -50,22 +51,6 @@ _ORDERS = text("""
     where o.version < excluded.version
     returning o.order_id
 """)
-_JUDGED = Query(
-    text("""
-    insert into judged_orders as j
-    select r.* from json_populate_recordset(null::judged_orders, cast(:rows as json)) r
-    on conflict on constraint judged_orders_pkey do update
-    set version = excluded.version, given = excluded.given, reclaimed = excluded.reclaimed,
-        shortfall = excluded.shortfall
-""")
-)
-_AWARDS = Query(
-    text("""
-    insert into awards as w
-    select r.* from json_populate_recordset(null::awards, cast(:rows as json)) r
-    on conflict on constraint awards_pkey do update set points = excluded.points
-""")
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,46 +66,6 @@ class Heard:
     local_day: date
     refunded_minor: int
     purchase: Purchase
-
-
-@dataclass(slots=True, kw_only=True)
-class _Judged:
-    """What an order did to an account so far."""
-
-    account_id: UUID
-    version: int
-    judged_at: datetime
-    context: Context
-    given: int = 0
-    reclaimed: int = 0
-    shortfall: int = 0
-
-
-@dataclass(slots=True)
-class _Work:
-    """All that a batch of orders is worked in with; one for a transaction."""
-
-    programs: dict[UUID, Program]
-    rules: dict[UUID, RuleBook]
-    accounts: dict[Member, UUID]
-    books: dict[UUID, Book]
-    members: dict[tuple[UUID, UUID], Row[Any]]
-    judged: dict[tuple[UUID, UUID], _Judged]
-    numbers: dict[UUID, int]
-    given: dict[UUID, dict[str, dict[date, int]]]
-    reclaims: dict[tuple[UUID, UUID], dict[UUID, int]]
-    spent: dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]]
-    shares: dict[UUID, dict[UUID, int]]
-    ladders: dict[UUID, Ladder] = field(default_factory=dict)
-    standings: dict[UUID, Standing] = field(default_factory=dict)
-    segments: Segments = field(default_factory=dict)
-    cards: dict[tuple[UUID, UUID], Card] = field(default_factory=dict)
-    stamps: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
-    changed_cards: dict[tuple[UUID, UUID], Card] = field(default_factory=dict)
-    changed_stamps: dict[tuple[UUID, UUID], tuple[UUID, int]] = field(default_factory=dict)
-    card_facts: list[Fact] = field(default_factory=list)
-    judged_rows: list[dict[str, Any]] = field(default_factory=list)
-    award_rows: dict[tuple[UUID, str, UUID], dict[str, Any]] = field(default_factory=dict)
 
 
 async def work_in_orders(tx: Tx, heard: Iterable[Heard]) -> None:
@@ -150,31 +95,7 @@ async def work_in_orders(tx: Tx, heard: Iterable[Heard]) -> None:
     for each in todo:
         for program in programs[each.business_id]:
             _work_in(tx, work, program, each)
-    await _save(tx, work)
-
-
-async def known_members(tx: Tx, members: set[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], Row[Any]]:
-    """The memberships of (business, customer). Raises NotYet for one that was not heard of."""
-    wanted = select(memberships).where(
-        _m.tenant_id == tx.tenant_id,
-        tuple_(_m.business_id, _m.customer_id).in_(sorted(members)),
-        _m.joined_at.is_not(None),
-    )
-    found = {(row.business_id, row.customer_id): row for row in await tx.execute(wanted)}
-    for business_id, customer_id in members:
-        if (business_id, customer_id) not in found:
-            raise NotYet(member_key(business_id, customer_id))
-    return found
-
-
-def member_key(business_id: UUID, customer_id: UUID) -> str:
-    """What events of a member wait for who was not heard of yet."""
-    return f"member:{business_id}:{customer_id}"
-
-
-def business_key(business_id: UUID) -> str:
-    """What events of a business wait for that was not heard of yet."""
-    return f"business:{business_id}"
+    await save(tx, work)
 
 
 async def _programs(tx: Tx, business_ids: set[UUID]) -> dict[UUID, list[Program]]:
@@ -192,7 +113,7 @@ async def _load(
     programs: Mapping[UUID, Sequence[Program]],
     members: dict[tuple[UUID, UUID], Row[Any]],
     todo: Sequence[Heard],
-) -> _Work:
+) -> Work:
     """Everything that the orders need, read under the locks of their accounts."""
     by_id = {program.program_id: program for each in programs.values() for program in each}
     wanted = {
@@ -220,30 +141,22 @@ async def _load(
     for row in await queries.given_before(tx, account_ids, capped, min(days), max(days)):
         days_of = given.setdefault(row.account_id, {}).setdefault(str(row.rule_id), {})
         days_of[row.local_day] = int(row.points)
-    work = _Work(by_id, of_program, opened, books, members, judged, numbers, given, reclaims, spent, shares)
-    await _look(tx, work)
+    work = Work(by_id, of_program, opened, books, members, judged, numbers, given, reclaims, spent, shares)
+    await look(tx, work)
     if any(rule.kind == earning.STAMP_CARD for each in of_program.values() for rule in each.at(tx.now)):
         work.cards = await cards_queries.cards_of(tx, account_ids)
         work.stamps = await cards_queries.stamps_of_orders(tx, order_ids)
     return work
 
 
-async def _look(tx: Tx, work: _Work) -> None:
-    """Where the members stand before their orders are worked in, and in which segments they are."""
-    work.ladders = {each: await tiers_queries.ladder(tx, each) for each in sorted(work.programs)}
-    work.standings = await tiers_queries.standings_of(tx, sorted(work.books))
-    if any(rule.conditions.segment_ids for each in work.rules.values() for rule in each.now):
-        work.segments = await segments_of(tx, {customer_id for _, customer_id in work.members})
-
-
 def _is_counting(rule: Rule) -> bool:
     return rule.terms.get("trigger") in {earning.FIRST_ORDER, earning.NTH_ORDER}
 
 
-async def _judged(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], _Judged]:
+async def _judged(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], Judged]:
     wanted = select(judged_orders).where(_j.tenant_id == tx.tenant_id, _j.order_id.in_(order_ids))
     return {
-        (row.program_id, row.order_id): _Judged(
+        (row.program_id, row.order_id): Judged(
             account_id=row.account_id,
             version=row.version,
             judged_at=row.judged_at,
@@ -296,7 +209,7 @@ async def _spent(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], l
 # ---------------------------------------------------------------------- one order in one program
 
 
-def _work_in(tx: Tx, work: _Work, program: Program, heard: Heard) -> None:
+def _work_in(tx: Tx, work: Work, program: Program, heard: Heard) -> None:
     key = program.program_id, heard.order_id
     account_id = work.accounts[program.program_id, heard.customer_id]
     before = work.judged.get(key)
@@ -305,7 +218,7 @@ def _work_in(tx: Tx, work: _Work, program: Program, heard: Heard) -> None:
         return  # nothing of it is left: it is judged if that changes
     if before is None:
         context = _context(work, program, heard, account_id)
-        before = _Judged(account_id=account_id, version=0, judged_at=tx.now, context=context)
+        before = Judged(account_id=account_id, version=0, judged_at=tx.now, context=context)
         work.judged[key] = before
         work.numbers[account_id] = work.numbers.get(account_id, 0) + 1
     book = work.books[before.account_id]
@@ -336,7 +249,7 @@ def _work_in(tx: Tx, work: _Work, program: Program, heard: Heard) -> None:
     )
 
 
-def _earn(work: _Work, program: Program, heard: Heard, before: _Judged, given: Sequence[Award]) -> None:
+def _earn(work: Work, program: Program, heard: Heard, before: Judged, given: Sequence[Award]) -> None:
     """Gives what the order is worth more than it gave."""
     book, source = work.books[before.account_id], f"order:{heard.order_id}"
     more = sum(award.points for award in given) - before.given
@@ -348,13 +261,13 @@ def _earn(work: _Work, program: Program, heard: Heard, before: _Judged, given: S
         else book.now,
         expires_at=earning.expires_at(settings, heard.completed_at, program.zone),
         order_id=heard.order_id,
-        reasons=_reasons(given),
+        reasons=reasons(given),
     )
     before.given += more
-    _note_awards(work, program, before.account_id, source, heard.local_day, given)
+    note_awards(work, program, before.account_id, source, heard.local_day, given)
 
 
-def _stamp(work: _Work, program: Program, heard: Heard, before: _Judged, rule: Rule, counts: int) -> None:
+def _stamp(work: Work, program: Program, heard: Heard, before: Judged, rule: Rule, counts: int) -> None:
     """Puts the order's stamps on a card, or takes them back once nothing of the order is left."""
     let_in = earning.is_for(rule, heard.purchase, before.context, program.zone)
     worth = cards.stamps_of(rule, heard.purchase) if counts and let_in else 0
@@ -385,10 +298,10 @@ def _stamp(work: _Work, program: Program, heard: Heard, before: _Judged, rule: R
                 available_at=book.now,
                 expires_at=earning.expires_at(program.settings, book.now, program.zone),
                 source=source,
-                reasons=_reasons([award]),
+                reasons=reasons([award]),
             )
             own = f"{source}:{before.account_id}"
-            _note_awards(work, program, before.account_id, own, heard.local_day, [award])
+            note_awards(work, program, before.account_id, own, heard.local_day, [award])
         messages.append(events.CardCompleted(**told, filled=number, points=points, offer=offer))
     needed = int(rule.terms["stamps"])
     messages += [
@@ -400,7 +313,7 @@ def _stamp(work: _Work, program: Program, heard: Heard, before: _Judged, rule: R
     ]
 
 
-def _return(work: _Work, book: Book, heard: Heard, before: _Judged, worth: int) -> None:
+def _return(work: Work, book: Book, heard: Heard, before: Judged, worth: int) -> None:
     """Takes back what the order gave and is not worth, and gives back what was spent on it."""
 
     def kept(points: int) -> int:
@@ -421,11 +334,11 @@ def _return(work: _Work, book: Book, heard: Heard, before: _Judged, worth: int) 
             book.restore(entry_id, due, work.shares.get(entry_id, {}), order_id=heard.order_id)
 
 
-def _context(work: _Work, program: Program, heard: Heard, account_id: UUID) -> Context:
+def _context(work: Work, program: Program, heard: Heard, account_id: UUID) -> Context:
     day = heard.local_day
     given = work.given.get(account_id, {})
     return Context(
-        **_tier(work, program, account_id),
+        **tier_said(work, program, account_id),
         segment_ids=work.segments.get((heard.business_id, heard.customer_id), frozenset()),
         number=work.numbers.get(account_id, 0) + 1,
         given_day={rule: days[day] for rule, days in given.items() if day in days},
@@ -442,195 +355,7 @@ def _context(work: _Work, program: Program, heard: Heard, account_id: UUID) -> C
     )
 
 
-def _tier(work: _Work, program: Program, account_id: UUID) -> dict[str, Any]:
-    """What the member's tier says in a context."""
-    tier = _tier_of(work, program, account_id)
-    return {"tier": tier.name, "tier_percent": tier.earning_percent}
-
-
-def _tier_of(work: _Work, program: Program, account_id: UUID) -> Tier:
-    ladder, standing = work.ladders[program.program_id], work.standings.get(account_id)
-    return ladder.tier(standing.tier) if standing else ladder.tiers[0]
-
-
-def _note_awards(
-    work: _Work, program: Program, account_id: UUID, source: str, day: date, given: Sequence[Award]
-) -> None:
-    for award in given:
-        rule_id = award.rule_id or NO_RULE
-        work.award_rows[program.program_id, source, rule_id] = {
-            "program_id": program.program_id,
-            "source": source,
-            "rule_id": rule_id,
-            "business_id": program.business_id,
-            "account_id": account_id,
-            "local_day": day,
-            "points": award.points,
-        }
-        days = work.given.setdefault(account_id, {}).setdefault(str(rule_id), {})
-        days[day] = days.get(day, 0) + award.points
-
-
-async def _save(tx: Tx, work: _Work) -> None:
-    whose = {account_id: member for member, account_id in work.accounts.items()}
-    owned = [
-        Owned(book, work.programs[whose[account_id][0]], whose[account_id][1])
-        for account_id, book in work.books.items()
-    ]
-    also: list[Step] = []
-    for query, rows in (
-        (_JUDGED, list({(row["program_id"], row["order_id"]): row for row in work.judged_rows}.values())),
-        (_AWARDS, [{"tenant_id": tx.tenant_id, **row} for row in work.award_rows.values()]),
-    ):
-        if rows:
-            also.append((query, {"rows": orjson.dumps(rows).decode()}))
-    await writing.save(tx, owned, also=also)
-    at = {each.book.account.account_id: each.program.business_id for each in owned}
-    await cards_actions.save(tx, at, work.changed_cards, work.changed_stamps, work.card_facts)
-    for program_id in sorted(work.programs):
-        mine = sorted(each.book.account.account_id for each in owned if each.program.program_id == program_id)
-        if mine:
-            await tiers.judge(tx, work.programs[program_id], work.ladders[program_id], mine)
-
-
-# ---------------------------------------------------------------------- occasions
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Occasion:
-    """Something besides orders that a bonus may be given for. `key` tells it from others of its member."""
-
-    business_id: UUID
-    customer_id: UUID
-    trigger: str
-    key: str
-    at: datetime
-    event: str = ""
-
-
-async def work_in_occasions(tx: Tx, occasions: Sequence[Occasion]) -> None:
-    """Gives the bonuses of occasions, each once. Emits PointsEarned.
-
-    A business that was not heard of yet had no rules for them then. Raises NotYet for an unknown customer.
-    """
-    await tx.execute(writing.BY_KEY)
-    programs = {
-        business_id: [
-            programs_queries.program_of(row) for row in await programs_queries.of_business(tx, business_id)
-        ]
-        for business_id in sorted({each.business_id for each in occasions})
-    }
-    by_id = {program.program_id: program for each in programs.values() for program in each}
-    of_program = {program_id: await programs_queries.rule_book(tx, program_id) for program_id in by_id}
-    given_by_tier = {
-        program_id
-        for program_id in by_id
-        if any(each.trigger == earning.BIRTHDAY for each in occasions)
-        and any(tier.birthday_points for tier in (await tiers_queries.ladder(tx, program_id)).tiers)
-    }
-    due = [
-        (program, each)
-        for each in occasions
-        for program in programs[each.business_id]
-        if any(rule.terms.get("trigger") == each.trigger for rule in of_program[program.program_id].now)
-        or (each.trigger == earning.BIRTHDAY and program.program_id in given_by_tier)
-    ]
-    if not due:
-        return
-    members = await known_members(tx, {(each.business_id, each.customer_id) for _, each in due})
-    wanted = {(program.program_id, each.customer_id) for program, each in due}
-    opened = await writing.open_accounts(tx, wanted, by_id)
-    books = await queries.books(tx, opened.values(), by_id, lock=True)
-    work = _Work(by_id, of_program, opened, books, members, {}, {}, {}, {}, {}, {})
-    await _look(tx, work)
-    done = await _done(tx, opened, due)
-    days = [each.at.astimezone(program.zone).date() for program, each in due]
-    capped = [rule for each in of_program.values() for rule in each.now]
-    for row in await queries.given_before(tx, list(opened.values()), capped, min(days), max(days)):
-        days_of = work.given.setdefault(row.account_id, {}).setdefault(str(row.rule_id), {})
-        days_of[row.local_day] = int(row.points)
-    for program, each in due:
-        _celebrate(work, program, each, done)
-    await _save(tx, work)
-
-
-async def _done(
-    tx: Tx, opened: Mapping[Member, UUID], due: Sequence[tuple[Program, Occasion]]
-) -> set[tuple[UUID, str, UUID]]:
-    """What was given before: (program, source, rule). What a merge brought along counts as the survivor's own."""
-    keys = {each.key for _, each in due}
-    sources = {f"{each.key}:{opened[program.program_id, each.customer_id]}" for program, each in due}
-    same: ColumnElement[bool] = _w.source.in_(sources)
-    yearly = [key for key in keys if key.startswith(("birthday:", "anniversary:"))]
-    if yearly:
-        brought = or_(*(_w.source.startswith(f"{key}:") for key in yearly))
-        same = or_(same, and_(_w.account_id.in_(opened.values()), brought))
-    known = select(_w.program_id, _w.source, _w.rule_id, _w.account_id).where(
-        _w.tenant_id == tx.tenant_id,
-        _w.program_id.in_({program.program_id for program, _ in due}),
-        same,
-    )
-    found = set()
-    for row in await tx.execute(known):
-        key = row.source.rpartition(":")[0]
-        found.add((row.program_id, f"{key}:{row.account_id}", row.rule_id))
-    return found
-
-
-def _celebrate(work: _Work, program: Program, each: Occasion, done: set[tuple[UUID, str, UUID]]) -> None:
-    account_id = work.accounts[program.program_id, each.customer_id]
-    source, day = f"{each.key}:{account_id}", each.at.astimezone(program.zone).date()
-    given: list[Award] = []
-    for rule in work.rules[program.program_id].now:
-        if (program.program_id, source, rule.rule_id) in done:
-            continue
-        months = work.given.get(account_id, {}).get(str(rule.rule_id), {})
-        context = Context(
-            **_tier(work, program, account_id),
-            segment_ids=work.segments.get((each.business_id, each.customer_id), frozenset()),
-            given_day={str(rule.rule_id): months.get(day, 0)},
-            given_month={
-                str(rule.rule_id): sum(
-                    points for on, points in months.items() if (on.year, on.month) == (day.year, day.month)
-                )
-            },
-            refused=queries.refusal(work.members[each.business_id, each.customer_id], program),
-        )
-        award = earning.occasion_award(rule, each.trigger, each.at, context, program.zone, each.event)
-        if award is not None:
-            given.append(award)
-            done.add((program.program_id, source, rule.rule_id))
-    refused = queries.refusal(work.members[each.business_id, each.customer_id], program)
-    if each.trigger == earning.BIRTHDAY and not refused:
-        tier = _tier_of(work, program, account_id)
-        if tier.birthday_points and (program.program_id, source, NO_RULE) not in done:
-            done.add((program.program_id, source, NO_RULE))
-            given.append(Award(None, tier.name, tier.birthday_points, f"for the birthday, as {tier.name}"))
-    if given:
-        book = work.books[account_id]
-        book.earn(
-            sum(award.points for award in given),
-            available_at=book.now,
-            expires_at=earning.expires_at(program.settings, book.now, program.zone),
-            source=each.key,
-            reasons=_reasons(given),
-        )
-        _note_awards(work, program, account_id, source, day, given)
-
-
 # ---------------------------------------------------------------------- stored forms
-
-
-def _reasons(given: Iterable[Award]) -> list[dict[str, Any]]:
-    return [
-        {
-            "rule_id": str(award.rule_id or ""),
-            "name": award.name,
-            "points": award.points,
-            "explanation": award.explanation,
-        }
-        for award in given
-    ]
 
 
 def _order_row(tx: Tx, heard: Heard) -> dict[str, Any]:

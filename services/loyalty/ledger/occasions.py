@@ -6,9 +6,9 @@ from uuid import UUID
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from libs.db import Tx
-from services.loyalty.ledger import earning
+from services.loyalty.ledger import bonuses
 from services.loyalty.ledger.anniversaries import DAYS, due_days
-from services.loyalty.ledger.earning import Occasion
+from services.loyalty.ledger.bonuses import Occasion
 from services.loyalty.merges import queries as merges
 from services.loyalty.people import queries as people
 from services.loyalty.programs import queries as programs
@@ -31,7 +31,7 @@ async def complete_profiles(tx: Tx, customer_ids: Iterable[UUID]) -> None:
         for business_id, customer_id in sorted(await people.complete(tx, set(now.values())))
     ]
     if due:
-        await earning.work_in_occasions(tx, due)
+        await bonuses.work_in_occasions(tx, due)
 
 
 async def giving(tx: Tx) -> list[Program]:
@@ -76,7 +76,7 @@ async def celebrate(tx: Tx, program: Program, after: UUID, limit: int) -> UUID |
                 )
             )
     if due:
-        await earning.work_in_occasions(tx, due)
+        await bonuses.work_in_occasions(tx, due)
     last: UUID | None = rows[-1].customer_id if rows else None
     return last
 

@@ -22,8 +22,9 @@ from libs.problems import Conflict
 from regulars.loyalty.v1 import events_pb2 as events
 from services.loyalty.ledger import queries as ledger
 from services.loyalty.ledger import writing
-from services.loyalty.ledger.earning import NO_RULE, Occasion, work_in_occasions
+from services.loyalty.ledger.bonuses import Occasion, work_in_occasions
 from services.loyalty.ledger.tables import awards
+from services.loyalty.ledger.work import NO_RULE
 from services.loyalty.ledger.writing import Owned
 from services.loyalty.merges import queries as merges
 from services.loyalty.problems import (
