@@ -1,13 +1,17 @@
 """Runs that book what holds already: by books where several things meet, by one statement where lots just lapse."""
 
+from collections.abc import Sequence
 from typing import Any
+from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Uuid, bindparam, text
+from sqlalchemy import ARRAY, Uuid, bindparam, text
 
+from libs import arrays
 from libs.db import Tx
 from libs.ids import new_id
 from libs.instants import stamp
-from libs.outbox import Fact, emit_all
+from libs.outbox import Fact, emit_all, posting_alike
+from libs.pipeline import Query, Step
 from regulars.loyalty.v1 import events_pb2 as events
 from services.loyalty.ledger import actions, writing
 from services.loyalty.programs import queries as programs_queries
@@ -30,24 +34,28 @@ _DUE = text("""
 
 # Accounts with lots that lapse; whoever holds one of them books its lots. Locked by a statement of its own: only the
 # next one sees the lots as the last holder of the account left them.
-_LAPSING = text("""
+_LAPSING = Query(
+    text("""
     select a.account_id from accounts a
     where a.tenant_id = :tenant and a.account_id in (
         select l.account_id from lots l
         where l.tenant_id = :tenant and l.remaining > 0 and l.expires_at is not null and l.expires_at <= :now
-          and l.remaining > l.held and not l.pending
+          and l.remaining > l.held and not l.pending and abs(uuid_hash(l.account_id) % :lanes) = :lane
         order by l.expires_at limit :limit)
     order by a.account_id
     for update skip locked
 """)
+)
 
 # Their lots: one entry for each, each continuing where the one before ended. Points that are held stay until their
 # hold ends. Account after account: joins are by key alone here, and two thousand times two thousand rows are too many.
-_EXPIRE = text("""
+_EXPIRE = Query(
+    text("""
     with mine as materialized (
         select a.* from accounts a where a.tenant_id = :tenant and a.account_id = any(:accounts)
     ), lapsed as materialized (
         select l.lot_id, m.account_id, l.business_id, l.points, l.expires_at, m.entries, m.balance, m.pending,
+               md5(cast(:salt as text) || l.lot_id) as chance,
                row_number() over w as place, sum(l.points) over w as so_far
         from mine m cross join lateral (
             select x.lot_id, x.business_id, x.remaining - x.held as points, x.expires_at from lots x
@@ -58,8 +66,8 @@ _EXPIRE = text("""
         window w as (partition by m.account_id order by l.expires_at, l.lot_id
                      rows between unbounded preceding and current row)
     ), numbered as materialized (
-        select p.*, cast(lpad(to_hex(:millis), 12, '0') || '7' || substr(md5(:salt || p.lot_id), 1, 3) || '8'
-                         || substr(md5(:salt || p.lot_id), 4, 15) as uuid) as entry_id
+        select p.*, cast(lpad(to_hex(cast(:millis as bigint)), 12, '0') || '7' || substr(p.chance, 1, 3) || '8'
+                         || substr(p.chance, 4, 15) as uuid) as entry_id
         from lapsed p
     ), emptied as (
         update lots l set remaining = l.held from numbered n
@@ -86,8 +94,9 @@ _EXPIRE = text("""
     from summed s join programs p on p.tenant_id = :tenant
     where a.tenant_id = :tenant and a.account_id = s.account_id and p.program_id = a.program_id
     returning a.account_id, a.business_id, a.program_id, a.customer_id, a.balance, a.pending, a.held, a.lifetime,
-              a.version, p.is_default, s.points, s.expired_at, s.entry_id
+              a.version, p.is_default, cast(s.points as bigint) as points, s.expired_at, s.entry_id
 """).bindparams(bindparam("accounts", type_=ARRAY(Uuid)))
+)
 
 _NOTICE = text("""
     with due as materialized (
@@ -126,37 +135,58 @@ async def settle_due(tx: Tx, limit: int) -> int:
     return len(rows)
 
 
-async def expire_lots(tx: Tx, limit: int) -> int:
-    """Books lots past their expiry in one statement; gives how many accounts had some. Emits PointsExpired."""
-    due: dict[str, Any] = {"tenant": tx.tenant_id, "now": tx.now, "limit": limit}
-    await tx.execute(writing.BY_KEY)
-    locked = (await tx.execute(_LAPSING, due)).scalars().all()
+async def expire_lots(tx: Tx, limit: int, lane: int = 0, lanes: int = 1) -> int:
+    """Books lots past their expiry in one statement; gives how many accounts had some. Emits PointsExpired.
+
+    Several at once do not meet if each has a lane of its own.
+    """
+    due: dict[str, Any] = {
+        "tenant": tx.tenant_id,
+        "now": tx.now,
+        "limit": limit,
+        "lane": lane,
+        "lanes": lanes,
+    }
+    _, locked = await tx.together((writing.FIND_BY_KEY, {}), (_LAPSING, due))
     if not locked:
         return 0
     where: dict[str, Any] = {
         "tenant": tx.tenant_id,
         "now": tx.now,
-        "accounts": list(locked),
+        "accounts": arrays.uuids([row.account_id for row in locked]),
         "millis": int(tx.now.timestamp() * 1000),
         "salt": new_id().hex,
     }
-    rows = (await tx.execute(_EXPIRE, where)).all()
-    facts = [
-        Fact(
-            events.PointsExpired(
-                account=_state(row),
-                transaction_id=str(row.entry_id),
-                points=-int(row.points),
-                expired_at=stamp(row.expired_at),
-            ),
-            row.account_id,
-            row.version,
-            row.business_id,
-        )
+    (rows,) = await tx.together((_EXPIRE, where))
+    by_business: dict[UUID, list[Any]] = {}
+    for row in rows:
+        by_business.setdefault(row.business_id, []).append(row)
+    await tx.together(
+        *(_expired(tx, business_id, theirs) for business_id, theirs in sorted(by_business.items()))
+    )
+    return len(rows)
+
+
+def _expired(tx: Tx, business_id: UUID, rows: Sequence[Any]) -> Step:
+    """The statement that tells of accounts of a business whose points lapsed."""
+    instants = {each: stamp(each) for each in {row.expired_at for row in rows}}
+    bodies = [
+        events.PointsExpired(
+            account=_state(row),
+            transaction_id=str(row.entry_id),
+            points=-row.points,
+            expired_at=instants[row.expired_at],
+        ).SerializeToString()
         for row in rows
     ]
-    await emit_all(tx, facts)
-    return len(rows)
+    return posting_alike(
+        tx,
+        events.PointsExpired(),
+        [row.account_id for row in rows],
+        bodies,
+        [row.version for row in rows],
+        business_id=business_id,
+    )
 
 
 async def notice(tx: Tx, limit: int) -> int:
@@ -178,7 +208,7 @@ async def notice(tx: Tx, limit: int) -> int:
     return len(rows)
 
 
-def _state(row: Row[Any]) -> events.AccountState:
+def _state(row: Any) -> events.AccountState:
     return events.AccountState(
         customer_id=str(row.customer_id),
         business_id=str(row.business_id),

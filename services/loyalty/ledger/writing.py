@@ -27,6 +27,7 @@ BY_KEY = text("""
     select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
            set_config('enable_mergejoin', 'off', true)
 """)
+FIND_BY_KEY = Query(BY_KEY)
 
 _ACCOUNTS = Query(
     text("""
