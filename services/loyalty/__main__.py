@@ -3,6 +3,10 @@
 from libs.jobs_service import JobsServicer
 from libs.run.service import Service, main
 from regulars.loyalty.v1.balances_pb2_grpc import add_BalancesServiceServicer_to_server
+from regulars.loyalty.v1.households_pb2_grpc import (
+    add_HouseholdsServiceServicer_to_server,
+    add_MyHouseholdServiceServicer_to_server,
+)
 from regulars.loyalty.v1.ledger_pb2_grpc import (
     add_LedgerServiceServicer_to_server,
     add_MyLoyaltyServiceServicer_to_server,
@@ -25,6 +29,7 @@ from regulars.loyalty.v1.rewards_pb2_grpc import (
 from regulars.loyalty.v1.tiers_pb2_grpc import add_TiersServiceServicer_to_server
 from services.loyalty.balances.service import BalancesService
 from services.loyalty.consumers import HANDLERS
+from services.loyalty.households.service import HouseholdsService, MyHouseholdService
 from services.loyalty.ledger.jobs import PERIODIC as LEDGER
 from services.loyalty.ledger.service import LedgerService, MyLoyaltyService
 from services.loyalty.overrides.jobs import JOBS as OVERRIDE_JOBS
@@ -57,6 +62,8 @@ SERVICE = Service(
         (add_MyRewardsServiceServicer_to_server, MyRewardsService(rt)),
         (add_ReferralsServiceServicer_to_server, ReferralsService(rt)),
         (add_MyReferralsServiceServicer_to_server, MyReferralsService(rt)),
+        (add_HouseholdsServiceServicer_to_server, HouseholdsService(rt)),
+        (add_MyHouseholdServiceServicer_to_server, MyHouseholdService(rt)),
         (add_ReportsServiceServicer_to_server, ReportsService(rt)),
         (add_JobsServiceServicer_to_server, JobsServicer(rt)),
     ],

@@ -18,6 +18,7 @@ from regulars.customers.v1.orders_pb2 import ORDER_STATUS_CANCELLED
 from regulars.segments.v1 import events_pb2 as of_segments
 from services.loyalty import actions
 from services.loyalty.actions import Joining
+from services.loyalty.households import moves as households
 from services.loyalty.ledger import bonuses, earning, occasions, work
 from services.loyalty.ledger.bonuses import Occasion
 from services.loyalty.ledger.earning import Heard
@@ -184,9 +185,10 @@ async def customer_updated(
 
 
 async def customer_deleted(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerDeleted]]) -> None:
-    """Points of a deleted customer are frozen."""
+    """Points of a deleted customer are frozen, and nobody's but theirs."""
     for event in events:
         await _presence(tx, event.message, event.version, present=True, deleted=True)
+    await households.leave_gone(tx, {UUID(event.message.customer_id) for event in events})
 
 
 async def customer_restored(tx: Tx, rt: Any, events: Sequence[Event[heard.CustomerRestored]]) -> None:
@@ -208,6 +210,7 @@ async def membership_left(tx: Tx, rt: Any, events: Sequence[Event[heard.Membersh
             present=False,
             deleted=False,
         )
+    await households.leave_gone(tx, {UUID(event.message.customer_id) for event in events})
 
 
 async def _presence(

@@ -82,6 +82,27 @@ class ReferralNotFound(NotFound):
     message = "There is no such referral."
 
 
+class HouseholdNotFound(NotFound):
+    """There is no such household, or none that this caller may see."""
+
+    reason = "HOUSEHOLD_NOT_FOUND"
+    message = "There is no such household."
+
+
+class HouseholdMemberNotFound(NotFound):
+    """The customer is not in the household."""
+
+    reason = "HOUSEHOLD_MEMBER_NOT_FOUND"
+    message = "The customer is not in this household."
+
+
+class HouseholdInvitationNotFound(NotFound):
+    """There is no such invitation, or it is not good any more."""
+
+    reason = "HOUSEHOLD_INVITATION_NOT_FOUND"
+    message = "There is no such invitation."
+
+
 class _Refused(Problem):
     code = Code.FAILED_PRECONDITION
 
@@ -275,4 +296,32 @@ class ReferralNotFlagged(_Refused):
     message = "The referral is not flagged."
 
 
-PROBLEMS: Mapping[str, Callable[[], Problem]] = {}
+class PoolingNotAllowed(_Refused):
+    """The program keeps points apart."""
+
+    reason = "POOLING_NOT_ALLOWED"
+    message = "The program does not let members pool their points."
+
+
+class AlreadyInHousehold(_Refused):
+    """A member is in one household of a program."""
+
+    reason = "ALREADY_IN_HOUSEHOLD"
+    message = "The member is in a household of this program already."
+
+
+class HouseholdFull(_Refused):
+    """There are as many in it, or invited, as there may be. Metadata: largest."""
+
+    reason = "HOUSEHOLD_FULL"
+    message = "The household has as many members as it can have."
+
+
+class HouseholdClosed(_Refused):
+    """The last member has left it."""
+
+    reason = "HOUSEHOLD_CLOSED"
+    message = "The household is closed."
+
+
+PROBLEMS: Mapping[str, Callable[[], Problem]] = {"household_members_one_key": AlreadyInHousehold}

@@ -43,6 +43,8 @@ from regulars.loyalty.v1 import ledger_pb2 as ledger
 from regulars.loyalty.v1 import programs_pb2 as programs
 from regulars.loyalty.v1 import rewards_pb2 as rewards
 from regulars.loyalty.v1 import tiers_pb2 as tiers
+from regulars.loyalty.v1.households_pb2 import CreateHouseholdInvitationRequest, CreateHouseholdRequest
+from regulars.loyalty.v1.households_pb2_grpc import HouseholdsServiceStub, MyHouseholdServiceStub
 from regulars.loyalty.v1.ledger_pb2_grpc import LedgerServiceStub
 from regulars.loyalty.v1.loyalty_pb2 import GetMembershipRequest
 from regulars.loyalty.v1.loyalty_pb2_grpc import JobsServiceStub, LoyaltyServiceStub
@@ -145,6 +147,8 @@ async def make_world(tenant: TenantOfTest, *, points: bool = True, files: bool =
         ids |= await _points(tenant, made.id, business.id, texts["tier"])
         ids |= await _rewards(tenant, made.id, business.id, texts["code"])
         ids |= await _referral(tenant, made.id, business.id)
+        household_id, texts["invitation_code"] = await _household(tenant, made.id, business.id)
+        ids |= {"household": household_id}
         other = await tenant.calls(CustomersServiceStub, businesses=here).CreateCustomer(
             CreateCustomerRequest(customer=Customer(email=f"other-{mark}@example.com"))
         )
@@ -162,7 +166,7 @@ async def _points(tenant: TenantOfTest, customer_id: str, business_id: str, tier
     of_programs = tenant.calls(ProgramsServiceStub, businesses=here)
     (program,) = (await of_programs.ListPrograms(programs.ListProgramsRequest())).programs
     brings = programs.ReferralSettings(enabled=True, link_template="https://corner.example/?code={code}")
-    settings = programs.ProgramSettings(transfers_allowed=True, referrals=brings)
+    settings = programs.ProgramSettings(transfers_allowed=True, referrals=brings, pooling_allowed=True)
     await of_programs.UpdateProgram(
         programs.UpdateProgramRequest(id=program.id, program=programs.Program(settings=settings))
     )
@@ -224,6 +228,18 @@ async def _referral(tenant: TenantOfTest, customer_id: str, business_id: str) ->
         CreateReferralRequest(customer_id=customer_id)
     )
     return {"referral": invited.id}
+
+
+async def _household(tenant: TenantOfTest, customer_id: str, business_id: str) -> tuple[str, str]:
+    """A household of the customer, and the code of an invitation into it."""
+    here = [business_id]
+    made = await tenant.calls(HouseholdsServiceStub, businesses=here).CreateHousehold(
+        CreateHouseholdRequest(customer_id=customer_id)
+    )
+    invited = await tenant.calls(
+        MyHouseholdServiceStub, businesses=here, customer=customer_id
+    ).CreateHouseholdInvitation(CreateHouseholdInvitationRequest())
+    return made.id, invited.code
 
 
 async def _joined(tenant: TenantOfTest, customer_id: str, business_id: str) -> None:

@@ -15,6 +15,7 @@ from libs.db import Tx
 from libs.ids import new_id
 from libs.inbox import NotYet
 from libs.problems import Conflict
+from services.loyalty.households import moves as households
 from services.loyalty.ledger import queries as ledger
 from services.loyalty.ledger import writing
 from services.loyalty.ledger.tables import accounts, orders
@@ -182,6 +183,7 @@ async def erase(tx: Tx, customer_id: UUID) -> None:
     }
     mine = (_me.tenant_id == tx.tenant_id, _me.customer_id.in_(people))
     await tx.execute(update(memberships).where(*mine).values(gone))
+    await households.leave_gone(tx, people)
     await segments.forget(tx, people)
     await overrides.forget(tx, people)
     await of_people.forget(tx, people)

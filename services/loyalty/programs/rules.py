@@ -46,6 +46,8 @@ class Settings:
     hundred_points_minor: int = 100
     transferable_points_per_month: int = 0
     referrals: Mapping[str, Any] = field(default_factory=dict)
+    pooling_allowed: bool = False
+    largest_household: int = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -243,6 +243,7 @@ def _tell_defaults(settings: pb.ProgramSettings) -> None:
         "hold_seconds": 900,
         "leap_day": pb.LEAP_DAY_FEBRUARY_28,
         "hundred_points_minor": 100,
+        "largest_household": 6,
     }
     _fill(settings, defaults)
     if settings.HasField("referrals"):

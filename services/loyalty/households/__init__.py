@@ -1,0 +1,1 @@
+"""Households: members who share what they can spend."""

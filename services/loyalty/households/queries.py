@@ -1,0 +1,165 @@
+"""Reads of households: who is in which, and what each of them has."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ARRAY, Row, Select, Uuid, and_, bindparam, func, select, text
+
+from libs.crypto import Column
+from libs.crypto.tables import subject_keys
+from libs.db import Tx
+from services.loyalty.households.tables import household_invitations, household_members, households
+from services.loyalty.ledger import queries as ledger
+from services.loyalty.problems import HouseholdInvitationNotFound, HouseholdNotFound
+from services.loyalty.programs.queries import Program
+
+SEALED = Column("household_members", "sealed")
+
+_h, _m, _i, _k = households.c, household_members.c, household_invitations.c, subject_keys.c
+
+# What stands in the way of members and which account each has; who has none yet has nothing.
+_STANDING = text("""
+    select k.customer_id, m.deleted or m.blocked as frozen, a.account_id
+    from unnest(:customers) as k (customer_id)
+    cross join lateral (
+        select m.deleted, m.blocked from memberships m
+        where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = k.customer_id
+          and m.present and m.joined_at is not null and m.merged_into is null limit 1
+    ) m
+    left join lateral (
+        select a.account_id from accounts a
+        where a.tenant_id = :tenant and a.program_id = :program and a.customer_id = k.customer_id limit 1
+    ) a on true
+""").bindparams(bindparam("customers", type_=ARRAY(Uuid)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """What a member brings into a household."""
+
+    balance: int = 0
+    spendable: int = 0
+    frozen: bool = False
+
+
+async def household(tx: Tx, household_id: UUID, *, lock: bool = False) -> Row[Any]:
+    """A household of the caller's businesses. Raises HouseholdNotFound."""
+    wanted = select(households).where(_h.tenant_id == tx.tenant_id, _h.household_id == household_id)
+    found = (await tx.execute(wanted.with_for_update(key_share=True) if lock else wanted)).first()
+    if found is None or not tx.caller.sees(found.business_id):
+        raise HouseholdNotFound
+    return found
+
+
+async def lock(tx: Tx, household_ids: Iterable[UUID]) -> None:
+    """Locks households, in the order of their ids."""
+    wanted = select(_h.household_id).where(
+        _h.tenant_id == tx.tenant_id, _h.household_id.in_(list(household_ids))
+    )
+    await tx.execute(wanted.order_by(_h.household_id).with_for_update(key_share=True))
+
+
+async def is_inside(tx: Tx, program_id: UUID, customer_id: UUID) -> bool:
+    """True if a customer is in a household of a program."""
+    return await _household_id(tx, program_id, customer_id) is not None
+
+
+async def of_member(tx: Tx, program_id: UUID, customer_id: UUID, *, lock: bool = False) -> Row[Any]:
+    """The household of a program that a customer is in. Raises HouseholdNotFound."""
+    found = await _household_id(tx, program_id, customer_id)
+    if found is None:
+        raise HouseholdNotFound
+    return await household(tx, found, lock=lock)
+
+
+async def _household_id(tx: Tx, program_id: UUID, customer_id: UUID) -> UUID | None:
+    wanted = select(_m.household_id).where(
+        _m.tenant_id == tx.tenant_id, _m.program_id == program_id, _m.customer_id == customer_id
+    )
+    found: UUID | None = await tx.scalar(wanted)
+    return found
+
+
+async def of_customer(tx: Tx, customer_id: UUID) -> list[Row[Any]]:
+    """The households of the caller's businesses that a customer is in."""
+    wanted = (
+        select(households)
+        .join(household_members, and_(_m.tenant_id == _h.tenant_id, _m.household_id == _h.household_id))
+        .where(_m.tenant_id == tx.tenant_id, _m.customer_id == customer_id)
+        .order_by(_h.household_id)
+    )
+    return [row for row in await tx.execute(wanted) if tx.caller.sees(row.business_id)]
+
+
+_MEMBER: Select[Any] = select(household_members, _k.epoch, _k.wrapped).outerjoin(
+    subject_keys, and_(_k.tenant_id == _m.tenant_id, _k.key_id == _m.key_id)
+)
+
+
+async def members(tx: Tx, household_ids: Iterable[UUID]) -> dict[UUID, list[Row[Any]]]:
+    """Who is in each of these households, the first ones first, with the key of what is sealed."""
+    ids = list(household_ids)
+    found: dict[UUID, list[Row[Any]]] = {each: [] for each in ids}
+    wanted = _MEMBER.where(_m.tenant_id == tx.tenant_id, _m.household_id.in_(ids))
+    for row in await tx.execute(wanted.order_by(_m.joined_at, _m.customer_id)):
+        found[row.household_id].append(row)
+    return found
+
+
+async def count_invitations(tx: Tx, household_id: UUID) -> int:
+    """How many invitations into a household are good."""
+    wanted = select(func.count()).where(
+        _i.tenant_id == tx.tenant_id, _i.household_id == household_id, _i.expires_at > tx.now
+    )
+    return int(await tx.scalar(wanted))
+
+
+async def invitation(tx: Tx, code: str) -> Row[Any]:
+    """The invitation with this code, at a business of the caller's. Raises HouseholdInvitationNotFound."""
+    wanted = select(household_invitations).where(
+        _i.tenant_id == tx.tenant_id, _i.code == code, _i.expires_at > tx.now
+    )
+    found = (await tx.execute(wanted)).first()
+    if found is None or not tx.caller.sees(found.business_id):
+        raise HouseholdInvitationNotFound
+    return found
+
+
+async def invitation_row(tx: Tx, invitation_id: UUID) -> Row[Any]:
+    """An invitation, past its time or not. Raises HouseholdInvitationNotFound."""
+    wanted = select(household_invitations).where(
+        _i.tenant_id == tx.tenant_id, _i.invitation_id == invitation_id
+    )
+    found = (await tx.execute(wanted)).first()
+    if found is None:
+        raise HouseholdInvitationNotFound
+    return found
+
+
+async def standings(tx: Tx, program: Program, customer_ids: Sequence[UUID]) -> list[Row[Any]]:
+    """Of those who are members of the business: rows (customer_id, frozen, account_id or None)."""
+    where = {
+        "tenant": tx.tenant_id,
+        "business": program.business_id,
+        "program": program.program_id,
+        "customers": list(customer_ids),
+    }
+    return list((await tx.execute(_STANDING, where)).all())
+
+
+async def shares(tx: Tx, program: Program, customer_ids: Sequence[UUID]) -> dict[UUID, Share]:
+    """What each of these members has, as of now."""
+    rows = await standings(tx, program, customer_ids)
+    ids = [row.account_id for row in rows if row.account_id is not None]
+    books = await ledger.books(tx, ids, {program.program_id: program}, lock=False)
+    found = {each: Share(frozen=True) for each in customer_ids}  # whom nobody knows here any more
+    for row in rows:
+        book = books.get(row.account_id)
+        found[row.customer_id] = Share(
+            balance=book.account.balance if book else 0,
+            spendable=book.spendable if book else 0,
+            frozen=row.frozen,
+        )
+    return found
