@@ -1,4 +1,4 @@
-"""The tables of households; migration 0014 says what their columns mean."""
+"""The tables of households; migration 0015 says what their columns mean."""
 
 from sqlalchemy import BigInteger, Column, DateTime, LargeBinary, Table, Text
 from sqlalchemy.dialects.postgresql import UUID
