@@ -23,7 +23,8 @@ run: env ## Start the whole platform here (Ctrl-C stops it)
 env: $(INSTALLED) $(GENERATED) ## Make .venv from the lock and generate code
 
 test: env ## Run all tests on real servers, with coverage
-	$(BIN)/pytest -n $(WORKERS) --cov --cov-report=term:skip-covered $(ARGS)
+	@$(BIN)/python -m slipcover $(if $(ARGS),,--fail-under 85) -m pytest -n $(WORKERS) $(ARGS); \
+		failed=$$?; echo "Coverage, file by file: .coverage.txt"; tail -n 1 .coverage.txt; exit $$failed
 
 check: env ## Lint, types, import contracts, contracts of the protos
 	$(BIN)/ruff check .

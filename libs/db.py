@@ -139,27 +139,14 @@ class Database:
         For the few reads that are hot. Raises whatever the database raises.
         """
         whole = (_BEGIN_READ, _walls(callers.current()), *steps, _COMMIT)
-        pool = self._app.sync_engine.pool
-        attempts = _attempts(self._app)
-        token = _open.set(True)
-        try:
-            while True:
-                connection = await greenlet_spawn(pool.connect)
-                attempts -= 1
-                try:
-                    found = await pipeline.run(_driver(connection), whole)
-                except psycopg.OperationalError as error:
-                    await asyncio.shield(_let_go(connection))
-                    if error.sqlstate not in _ENDED or not attempts:
-                        raise
-                except BaseException:
-                    await asyncio.shield(_let_go(connection))
-                    raise
-                else:
-                    connection.close()
-                    return found[2:-1]
-        finally:
-            _open.reset(token)
+        return (await _answered(self._app, whole))[2:-1]
+
+    async def peek(self, *steps: Step) -> list[list[Any]]:
+        """Reads as the worker role, all in one round trip; gives the rows of each.
+
+        For loops that look for work: one that finds none costs next to nothing.
+        """
+        return await _answered(self._worker, steps)
 
     @asynccontextmanager
     async def worker(self) -> AsyncIterator[Tx]:
@@ -224,6 +211,31 @@ def _attempts(engine: AsyncEngine) -> int:
 
 def _driver(connection: PoolProxiedConnection) -> Driver:
     return connection.driver_connection  # type: ignore[return-value]  # psycopg's, as the URL says
+
+
+async def _answered(engine: AsyncEngine, steps: Sequence[Step]) -> list[list[Any]]:
+    """Runs reads in one round trip. Connections that died in the pool are replaced: nothing was done yet."""
+    pool = engine.sync_engine.pool
+    attempts = _attempts(engine)
+    token = _open.set(True)
+    try:
+        while True:
+            connection = await greenlet_spawn(pool.connect)
+            attempts -= 1
+            try:
+                found = await pipeline.run(_driver(connection), steps)
+            except psycopg.OperationalError as error:
+                await asyncio.shield(_let_go(connection))
+                if error.sqlstate not in _ENDED or not attempts:
+                    raise
+            except BaseException:
+                await asyncio.shield(_let_go(connection))
+                raise
+            else:
+                connection.close()
+                return found
+    finally:
+        _open.reset(token)
 
 
 async def _begun(engine: AsyncEngine, *begin: Step) -> tuple[AsyncConnection, Driver]:

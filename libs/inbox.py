@@ -22,8 +22,10 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import insert
 
+from libs import clock
 from libs.db import Database, Tx
 from libs.envelope import Letter, type_of
+from libs.pipeline import Query
 from libs.plumbing import dead_letters, inbox, parked
 from libs.wakeups import bell
 
@@ -49,6 +51,11 @@ _RECEIVE = (
     )
     .on_conflict_do_nothing()
     .returning(inbox.c.event_id)
+)
+_ANY_PARKED = Query(
+    select(parked.c.event_id)
+    .where(parked.c.consumer == bindparam("consumer"), parked.c.due_at <= bindparam("at"))
+    .limit(1)
 )
 
 
@@ -120,6 +127,9 @@ async def unpark(tx: Tx, *keys: str) -> None:
 
 async def claim_parked(db: Database, consumer: str, limit: int = 100) -> Sequence[Row[Any]]:
     """Takes due parked events for this process; whoever dies with them leaves them to the next after 30 s."""
+    (waiting,) = await db.peek((_ANY_PARKED, {"consumer": consumer, "at": clock.now()}))
+    if not waiting:
+        return []
     async with db.worker() as tx:
         due = (
             select(parked.c.tenant_id, parked.c.consumer, parked.c.event_id)

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from prometheus_client import Histogram
-from sqlalchemy import Row, case, or_, select, update
+from sqlalchemy import ARRAY, DateTime, Row, Text, any_, bindparam, case, or_, select, text, update
 
 from libs import clock, loops, outages
 from libs.caller import Caller, acting_as
@@ -15,6 +15,7 @@ from libs.db import Database
 from libs.deliveries import place_of
 from libs.ids import new_id
 from libs.jobs import BELL, INTERNAL, KEY, Job, JobCancelled, LeaseLost, mine
+from libs.pipeline import Query
 from libs.plumbing import NO_TENANT, jobs
 from libs.problems import Problem
 from libs.wakeups import bell, rung_within
@@ -27,6 +28,18 @@ SECONDS = Histogram(
 )  # fmt: skip
 
 POLL_SECONDS = 1.0
+
+_AT = bindparam("at", type_=DateTime(timezone=True))
+# Those that nobody does: due, or of a process that died with them.
+_OPEN = (
+    jobs.c.kind == any_(bindparam("kinds", type_=ARRAY(Text))),
+    or_(
+        (jobs.c.state == "queued") & (jobs.c.due_at <= _AT),
+        (jobs.c.state == "running") & (jobs.c.lease_until < _AT),
+    ),
+    text("state in ('queued', 'running')"),  # as its index has it
+)
+_ANY_OPEN = Query(select(jobs.c.id).where(*_OPEN).limit(1))
 
 Run = Callable[[Any, Job], Awaitable[None]]
 
@@ -84,14 +97,13 @@ class JobRunner:
         """Takes the job that is due longest, also from a process that died with it."""
         if not self._kinds:
             return None
+        (waiting,) = await self._db.peek((_ANY_OPEN, {"kinds": list(self._kinds), "at": clock.now()}))
+        if not waiting:
+            return None
         async with self._db.worker() as tx:
-            open_ = or_(
-                (jobs.c.state == "queued") & (jobs.c.due_at <= tx.now),
-                (jobs.c.state == "running") & (jobs.c.lease_until < tx.now),
-            )
             next_one = (
                 select(jobs.c.tenant_id, jobs.c.id)
-                .where(jobs.c.kind.in_(list(self._kinds)), open_, jobs.c.state.in_(["queued", "running"]))
+                .where(*_OPEN)
                 .order_by(jobs.c.due_at)
                 .limit(1)
                 .with_for_update(skip_locked=True)
@@ -106,7 +118,8 @@ class JobRunner:
                     lease_token=new_id(),
                     lease_until=tx.now + self._lease,
                 )
-                .returning(*jobs.c)
+                .returning(*jobs.c),
+                {"kinds": list(self._kinds), "at": tx.now},
             )
             return claimed.one_or_none()
 

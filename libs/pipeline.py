@@ -31,16 +31,25 @@ _planned: WeakKeyDictionary[Driver, dict[tuple[bytes, tuple[int, ...]], bytes]] 
 class Query:
     """A Core statement that can travel. Made once, as a constant.
 
-    Parameters go by name and are dumped by psycopg: what goes into a jsonb column comes as Jsonb.
+    Parameters go by name and are dumped by psycopg: what goes into a jsonb column comes as Jsonb. Values that the
+    statement has in itself travel as they are; a list of them (`in_`) cannot.
     """
 
-    __slots__ = ("_make", "names", "text")
+    __slots__ = ("_constants", "_make", "_names", "text")
 
     def __init__(self, statement: ClauseElement) -> None:
         compiled: Any = statement.compile(dialect=_DIALECT)
         self.text = str(compiled).encode()
-        self.names: tuple[str, ...] = tuple(compiled.positiontup or ())
+        self._names: tuple[str, ...] = tuple(compiled.positiontup or ())
+        self._constants: dict[str, Any] = {
+            name: compiled.params[name] for name in self._names if not compiled.binds[name].required
+        }
         self._make: Callable[[Sequence[Any]], Any] | None = None
+
+    def values(self, params: Mapping[str, Any]) -> list[Any]:
+        """What to send for $1, $2 and so on."""
+        known = {**self._constants, **params} if self._constants else params
+        return [known[name] for name in self._names]
 
     def rows(self, transformer: kinds.Transformer, result: pq.abc.PGresult) -> list[Any]:
         """The rows of a result, whose columns are their attributes."""
@@ -84,7 +93,7 @@ async def _run(driver: Driver, steps: Sequence[Step]) -> list[list[Any]]:
             if isinstance(query, bytes):
                 connection.send_query_params(query, None)
             else:
-                values = [params[name] for name in query.names]
+                values = query.values(params)
                 dumped = transformer.dump_sequence(values, [PyFormat.AUTO] * len(values))
                 types = tuple(transformer.types or ())
                 name = known.get((query.text, types)) or new.get((query.text, types))

@@ -12,12 +12,13 @@ from nats.errors import ConnectionReconnectingError, Error, MaxPayloadError
 from nats.js.api import PubAck
 from nats.js.errors import NoStreamResponseError
 from prometheus_client import Counter, Gauge
-from sqlalchemy import ARRAY, Row, Uuid, bindparam, select, text
+from sqlalchemy import ARRAY, Uuid, bindparam, select, text
 
 from libs import clock, outages, stream
 from libs.db import Database
 from libs.leases import Lease
 from libs.outbox import BULK, LIVE
+from libs.pipeline import Query
 from libs.plumbing import outbox
 from libs.problems import Unavailable
 from libs.wakeups import bell, rung_within
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 PUBLISHED = Counter("regulars_events_published", "Events acknowledged by the stream.", ["service"])
 OLDEST = Gauge("regulars_outbox_oldest_seconds", "Age of the oldest event not yet published.", ["service"])
 
-_READ = (
+_READ = Query(
     select(
         outbox.c.tenant_id,
         outbox.c.id,
@@ -46,7 +47,9 @@ _DELETE = text("""
     where o.tenant_id = sent.tenant_id and o.id = sent.id
 """).bindparams(bindparam("tenants", type_=ARRAY(Uuid)), bindparam("ids", type_=ARRAY(Uuid)))
 
-_NEWEST = select(outbox.c.created_at).where(outbox.c.lane == BULK).order_by(outbox.c.id.desc()).limit(1)
+_NEWEST = Query(
+    select(outbox.c.created_at).where(outbox.c.lane == BULK).order_by(outbox.c.id.desc()).limit(1)
+)
 
 STANDBY_SECONDS = 1.0
 ACK_SECONDS = 5.0
@@ -124,8 +127,7 @@ class Relay:
         """
         began = asyncio.get_running_loop().time()
         lane = BULK if began >= self._bulk_at else LIVE
-        async with self._db.worker() as tx:
-            rows = (await tx.execute(_READ, {"batch": self._batch, "lane": lane})).all()
+        (rows,) = await self._db.peek((_READ, {"batch": self._batch, "lane": lane}))
         oldest = (clock.now() - min(row.created_at for row in rows)).total_seconds() if rows else 0
         OLDEST.labels(self._service).set(oldest)
         if not rows:
@@ -150,13 +152,13 @@ class Relay:
 
     async def _bulk_rest(self, oldest: datetime) -> float:
         """How long the second lane rests after a batch with an event of `oldest`, as a multiple of its time."""
-        async with self._db.worker() as tx:
-            newest = await tx.scalar(_NEWEST)
-        if newest is None or tx.now - newest > BULK_GOES_ON or tx.now - oldest > BULK_WAITS_AT_MOST:
+        (newest,) = await self._db.peek((_NEWEST, {}))
+        now = clock.now()
+        if not newest or now - newest[0].created_at > BULK_GOES_ON or now - oldest > BULK_WAITS_AT_MOST:
             return BULK_REST
         return BULK_REST_BESIDE
 
-    async def _publish(self, rows: Sequence[Row[Any]]) -> tuple[list[UUID], Exception | None]:
+    async def _publish(self, rows: Sequence[Any]) -> tuple[list[UUID], Exception | None]:
         """Publishes all, many in flight; gives the ids that were acknowledged, and the first error if any."""
         acks: dict[asyncio.Future[PubAck], UUID] = {}
         error: Exception | None = None

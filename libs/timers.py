@@ -5,20 +5,28 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from operator import itemgetter
 from typing import Any
 
 from prometheus_client import Counter
-from sqlalchemy import func, select, update
+from sqlalchemy import ARRAY, Text, any_, bindparam, select, update
 from sqlalchemy.dialects.postgresql import insert
 
 from libs import clock, idempotency, inbox, jobs, loops, outages
 from libs.db import Database
 from libs.leases import Lease
+from libs.pipeline import Query
 from libs.plumbing import NO_TENANT, timers
 
 log = logging.getLogger(__name__)
 
 RUNS = Counter("regulars_timer_runs", "Runs of periodic tasks.", ["service", "task", "outcome"])
+
+_KNOWN = Query(
+    select(timers.c.name, timers.c.due_at).where(
+        timers.c.tenant_id == NO_TENANT, timers.c.name == any_(bindparam("names", type_=ARRAY(Text)))
+    )
+)
 
 MAX_WAIT_SECONDS = 1.0
 STANDBY_SECONDS = 2.0
@@ -114,17 +122,15 @@ class Timers:
     async def _due(self) -> list[str]:
         if not self._tasks:
             return []
-        async with self._db.worker() as tx:
-            rows = [
-                {"tenant_id": NO_TENANT, "name": name, "due_at": tx.now, "failures": 0}
-                for name in self._tasks
-            ]
-            mine = timers.c.tenant_id == NO_TENANT, timers.c.name.in_(list(self._tasks))
-            known = await tx.scalar(select(func.count()).select_from(timers).where(*mine))
-            if known < len(rows):
+        (known,) = await self._db.peek((_KNOWN, {"names": list(self._tasks)}))
+        now = clock.now()
+        due = [(row.due_at, row.name) for row in known if row.due_at <= now]
+        if new := self._tasks.keys() - {row.name for row in known}:
+            rows = [{"tenant_id": NO_TENANT, "name": name, "due_at": now, "failures": 0} for name in new]
+            async with self._db.worker() as tx:
                 await tx.execute(insert(timers).values(rows).on_conflict_do_nothing())
-            due = select(timers.c.name).where(*mine, timers.c.due_at <= tx.now).order_by(timers.c.due_at)
-            return list((await tx.execute(due)).scalars())
+            due += [(now, name) for name in self._tasks if name in new]
+        return [name for _, name in sorted(due, key=itemgetter(0))]
 
     async def _keep_lease(self) -> None:
         while True:

@@ -8,11 +8,12 @@ import psycopg
 from nats.aio.client import Client
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
-from sqlalchemy import exc, text
+from sqlalchemy import column, exc, select, table
 
 from libs import migrate, status
 from libs.caller import Caller, acting_as
 from libs.db import Database
+from libs.pipeline import Query, Step
 from libs.probes import Readiness
 from libs.run.loops import Loop
 
@@ -42,6 +43,9 @@ class Watch:
         self._redis = redis
         self._loops = loops
         self._expected = migrate.revisions(service)
+        self._versions: list[Step] = [
+            (Query(select(column("version_num")).select_from(table(name))), {}) for name in self._expected
+        ]
         self._nats_was_there = False
 
     async def run(self) -> None:
@@ -65,24 +69,19 @@ class Watch:
 
     async def _database_fault(self) -> str | None:
         try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                found = {table: await self._version(table) for table in self._expected}
+            with acting_as(_NOBODY):
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    answers = await self._db.fetch(*self._versions)
         except (TimeoutError, OSError):
             return "no answer"
         except (psycopg.Error, exc.SQLAlchemyError) as error:
             state = status.database_facts(error).get("sqlstate", "")
             # Tables, schemas, roles or passwords that are not there yet.
             return "not migrated" if state in {"42P01", "3F000", "28000", "28P01", "3D000"} else "no answer"
-        for table, expected in self._expected.items():
-            if fault := version_fault(expected, found[table]):
-                return f"{table} {fault}"
+        for (name, expected), rows in zip(self._expected.items(), answers, strict=True):
+            if fault := version_fault(expected, rows[0].version_num if rows else None):
+                return f"{name} {fault}"
         return None
-
-    async def _version(self, table: str) -> str | None:
-        with acting_as(_NOBODY):
-            async with self._db.read() as tx:
-                version = await tx.scalar(text(f'select version_num from "{table}"'))  # noqa: S608
-        return None if version is None else str(version)
 
     async def _redis_fault(self, redis: "Redis") -> str | None:
         try:

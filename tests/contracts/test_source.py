@@ -29,7 +29,6 @@ BUILT_SQL = {
     "libs/crypto/rotation.py": "constants of its own",
     "libs/db.py": "constants of its own",
     "libs/migrate.py": "names of roles, schemas and tables",
-    "libs/run/watch.py": "names of version tables",
     "services/customers/imports/writing.py": "names of tables and columns, from a constant",
     "services/customers/orders/actions.py": "names of columns, from a constant",
     "services/customers/orders/metrics.py": "names of tables and columns, constants of its own",

@@ -51,7 +51,10 @@ async def partly_done(shop: Shop) -> pb.Import:
 
 
 async def end_of_job(shop: Shop, import_id: str, **values: Any) -> None:
-    """Makes the job of an import one that ended so, as the runner would after its last try."""
+    """Makes the job of an import one that ended so, as the runner would after its last try.
+
+    Its lease goes with it: a runner that has yet to write down the real end finds the job no more its own.
+    """
     rt = shop.tenant.stack.runtimes["customers"]
     mine = imports_table.c
     with acting_as(Caller(tenant_id=shop.tenant.id, subject="test", method="/test/End")):
@@ -65,7 +68,7 @@ async def end_of_job(shop: Shop, import_id: str, **values: Any) -> None:
             await tx.execute(
                 update(jobs_table)
                 .where(jobs_table.c.tenant_id == tx.tenant_id, jobs_table.c.id == found)
-                .values(finished_at=clock.now(), **values)
+                .values(finished_at=clock.now(), lease_token=None, lease_until=None, **values)
             )
 
 
