@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import httpx
 import orjson
 from joserfc.errors import JoseError
 from joserfc.jwk import ECKey, JWKRegistry, Key, OKPKey, RSAKey
@@ -18,7 +17,6 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS = 3.0  # between two tries, so that made-up key ids cost the issuer nothing
 URL_AGE_SECONDS, FILE_AGE_SECONDS = 300.0, 10.0  # after which withdrawn keys are noticed
 MIN_RSA_BITS = 2048
-MAX_BYTES = 1 << 20
 
 
 class Jwks:
@@ -77,7 +75,7 @@ class Jwks:
             self._tried_at = time.monotonic()
             try:
                 keys = parse(await self._read())
-            except (httpx.HTTPError, OSError, ValueError) as error:
+            except (OSError, ValueError) as error:
                 log.warning("issuer keys not read", extra={"error": type(error).__name__})
                 return
             self._loaded_at = time.monotonic()
@@ -89,22 +87,11 @@ class Jwks:
     async def _read(self) -> bytes:
         if self._location and not self._location.startswith(("http://", "https://")):
             return await asyncio.to_thread(Path(self._location).read_bytes)
-        async with httpx.AsyncClient(timeout=5) as client:
-            if not self._location:
-                known = await _get(client, self._issuer.rstrip("/") + "/.well-known/openid-configuration")
-                self._location = str(orjson.loads(known)["jwks_uri"])
-            return await _get(client, self._location)
+        from libs import jwks_http  # whose library is large: few processes ask the web for keys
 
-
-async def _get(client: httpx.AsyncClient, url: str) -> bytes:
-    async with client.stream("GET", url) as response:
-        response.raise_for_status()
-        body = bytearray()
-        async for chunk in response.aiter_bytes():
-            body += chunk
-            if len(body) > MAX_BYTES:
-                raise ValueError("the issuer's answer is too long")
-        return bytes(body)
+        if not self._location:
+            self._location = await jwks_http.discovered(self._issuer)
+        return await jwks_http.get(self._location)
 
 
 def parse(body: bytes) -> dict[str, Key]:

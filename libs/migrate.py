@@ -20,9 +20,8 @@ from alembic.util import CommandError
 from psycopg import sql
 
 from libs import config, dsn
+from libs.revisions import directories
 
-PLUMBING = Path(__file__).parent / "migrations"
-SERVICES = config.ROOT / "services"
 # A migration that needs longer sets its own; none waits for a lock that live traffic holds.
 OWNER_OPTIONS = "-c lock_timeout=5s -c statement_timeout=60s -c timezone=UTC"
 Report = Callable[[str], None]
@@ -61,11 +60,6 @@ def migrate(
         message = f"Migrating {at} failed{done}: {type(driver).__name__}: {reason or 'no connection'}."
         raise MigrationFailed(message) from error
     return applied
-
-
-def revisions(service: str) -> dict[str, str | None]:
-    """The newest revision of each line of migrations of `service`, by its version table."""
-    return {table: _scripts(path).get_current_head() for table, path in _directories(service)}
 
 
 @contextmanager
@@ -141,11 +135,6 @@ def _owner_url(settings: config.Settings, service: str) -> str:
     return dsn.role_url(settings.postgres_url, settings.home, settings.database, service, "owner")
 
 
-def _directories(service: str) -> list[tuple[str, Path]]:
-    both = [("plumbing_version", PLUMBING), ("schema_version", SERVICES / service / "migrations")]
-    return [(table, path) for table, path in both if path.is_dir()]
-
-
 def _scripts(path: Path) -> ScriptDirectory:
     return ScriptDirectory(str(path), version_locations=[str(path)])
 
@@ -166,7 +155,7 @@ def _lines(settings: config.Settings, service: str) -> Iterator[str]:
         connect_args={"options": options},
         hide_parameters=True,
     )
-    for table, path in _directories(service):
+    for table, path in directories(service):
         with engine.connect() as connection:
             for revision in _upgrade(connection, path, table, service):
                 yield f"{service} {revision}"

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from sqlalchemy import column, exc, select, table
 
-from libs import migrate, status
+from libs import revisions, status
 from libs.caller import Caller, acting_as
 from libs.db import Database
 from libs.pipeline import Query, Step
@@ -42,7 +42,7 @@ class Watch:
         self._nc = nc
         self._redis = redis
         self._loops = loops
-        self._expected = migrate.revisions(service)
+        self._expected = revisions.newest(service)
         self._versions: list[Step] = [
             (Query(select(column("version_num")).select_from(table(name))), {}) for name in self._expected
         ]

@@ -5,10 +5,12 @@ from uuid import uuid4
 
 import psycopg
 import pytest
+from alembic.script import ScriptDirectory
 from psycopg import sql
 
 from libs import config, dsn
-from libs.migrate import SchemaTooNew, migrate, revisions
+from libs.migrate import SchemaTooNew, migrate
+from libs.revisions import directories, newest
 from tests.servers import Servers
 
 SERVICE = "room"  # has no migrations of its own: only the plumbing
@@ -41,8 +43,17 @@ async def test_three_at_once_apply_each_revision_once(fresh: config.Settings) ->
     applied = await asyncio.gather(*(asyncio.to_thread(migrate, fresh, [SERVICE]) for _ in range(3)))
     first = [steps for steps in applied if steps]
     assert len(first) == 1
-    newest = {f"{SERVICE} {head}" for head in revisions(SERVICE).values() if head}
-    assert newest <= set(first[0])
+    heads = {f"{SERVICE} {head}" for head in newest(SERVICE).values() if head}
+    assert heads <= set(first[0])
+
+
+@pytest.mark.parametrize("service", config.SERVICES)
+def test_files_are_named_after_their_revisions(service: str) -> None:
+    heads = {
+        table: ScriptDirectory(str(path), version_locations=[str(path)]).get_current_head()
+        for table, path in directories(service)
+    }
+    assert newest(service) == heads
 
 
 def test_the_application_owns_nothing_and_may_not_write_the_version(fresh: config.Settings) -> None:
@@ -56,7 +67,7 @@ def test_the_application_owns_nothing_and_may_not_write_the_version(fresh: confi
         }
         assert owners == {dsn.role_name(fresh.database, SERVICE, "owner")}
         version = app.execute("select version_num from plumbing_version").fetchone()
-        assert version == (revisions(SERVICE)["plumbing_version"],)
+        assert version == (newest(SERVICE)["plumbing_version"],)
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             app.execute("update plumbing_version set version_num = 'x'")
         with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -13,8 +13,6 @@ from datetime import datetime, timedelta
 from typing import Any, BinaryIO
 from xml.parsers import expat
 
-from openpyxl.styles.numbers import BUILTIN_FORMATS, is_date_format
-
 from services.customers.imports.reading import zips
 from services.customers.imports.reading.faults import (
     FileBomb,
@@ -160,6 +158,8 @@ def _date_styles(book: _Workbook) -> frozenset[int]:
             inside = tag == "cellXfs"
         elif tag == "xf" and inside and len(formats) < MAX_STYLES:
             formats.append(_int(attributes.get("numFmtId")))
+    from openpyxl.styles.numbers import BUILTIN_FORMATS, is_date_format  # large, and few files are workbooks
+
     codes = {n: own.get(n) or BUILTIN_FORMATS.get(n, "General") for n in set(formats)}
     dates = {n for n, code in codes.items() if len(code) < 300 and is_date_format(code)}
     dates |= {n for n in codes if 27 <= n <= 36 or 50 <= n <= 58} - own.keys()  # dates of East Asian Excels
