@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 import pytest
 from google.protobuf import json_format
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from libs.problems import InvalidArgument
@@ -126,6 +126,8 @@ def test_it_reads_what_protobuf_writes(message: Any) -> None:
 @SLOW
 @given(kinds())
 def test_protobuf_reads_what_it_writes(message: Any) -> None:
+    assume(abs(message.real) < 3.4028234e38)  # the greatest float is written so by protobuf too, and not read
+
     def full(value: Any, short: str = "") -> Any:
         """Short enum names are our own."""
         names = {
