@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests import servers as of_run
 from tests.servers import DIRECTORY, Servers
@@ -14,6 +15,12 @@ if TYPE_CHECKING:
     import httpx
 
     from tests.platform import Stack, TenantOfTest
+
+# The examples of a run are those of the run before, so that a change is judged by itself. New ones are looked for with
+# `--hypothesis-profile=explore`.
+settings.register_profile("explore", print_blob=True, deadline=None)
+settings.register_profile("steady", derandomize=True, deadline=None)
+settings.load_profile("steady")
 
 BEGAN = pytest.StashKey[float]()
 SCANNED = pytest.StashKey[tuple[str, list[str]]]()

@@ -56,7 +56,7 @@ async def start(shop: Shop, import_id: str, **fields: Any) -> pb.Import:
     return await imports(shop).StartImport(pb.StartImportRequest(id=import_id, **fields))
 
 
-async def over(shop: Shop, import_id: str, seconds: float = 20) -> pb.Import:
+async def over(shop: Shop, import_id: str, seconds: float = 60) -> pb.Import:
     """The import once nothing more happens by itself."""
     async with asyncio.timeout(seconds):
         async for progress in imports(shop).WatchImport(pb.WatchImportRequest(id=import_id), timeout=seconds):

@@ -74,7 +74,7 @@ async def end_of_job(shop: Shop, import_id: str, **values: Any) -> None:
 
 async def undone(shop: Shop, import_id: str) -> pb.Import:
     await imports(shop).UndoImport(pb.UndoImportRequest(id=import_id))
-    done = await over(shop, import_id, 60)
+    done = await over(shop, import_id)
     assert done.state == pb.IMPORT_STATE_UNDONE
     assert done.progress.conflicts == 0
     return done
@@ -91,7 +91,7 @@ async def test_what_a_stopped_job_wrote_can_be_undone(shop: Shop) -> None:
 async def test_an_import_goes_on_after_its_job_was_stopped(shop: Shop) -> None:
     stopped = await partly_done(shop)
     await start(shop, stopped.id)
-    done = await over(shop, stopped.id, 60)
+    done = await over(shop, stopped.id)
     assert done.state == pb.IMPORT_STATE_COMPLETED
     assert done.progress.customers_created == done.progress.rows_done == ROWS
 
@@ -123,7 +123,7 @@ async def test_a_stopped_job_that_wrote_nothing_leaves_nothing_to_undo(shop: Sho
 async def test_an_undo_that_was_stopped_goes_on_as_an_undo_alone(shop: Shop) -> None:
     made = await upload(shop, people(4000))
     await start(shop, made.id)
-    await over(shop, made.id, 60)
+    await over(shop, made.id)
     undoing = await imports(shop).UndoImport(pb.UndoImportRequest(id=made.id))
     await cancel_job(shop, undoing.job.id)
     stopped = await over(shop, made.id)
