@@ -29,6 +29,7 @@ from regulars.loyalty.v1.rewards_pb2_grpc import (
 from regulars.loyalty.v1.tiers_pb2_grpc import add_TiersServiceServicer_to_server
 from services.loyalty.balances.service import BalancesService
 from services.loyalty.consumers import HANDLERS
+from services.loyalty.households.jobs import PERIODIC as HOUSEHOLDS
 from services.loyalty.households.service import HouseholdsService, MyHouseholdService
 from services.loyalty.ledger.jobs import PERIODIC as LEDGER
 from services.loyalty.ledger.service import LedgerService, MyLoyaltyService
@@ -69,7 +70,7 @@ SERVICE = Service(
     ],
     consumers=HANDLERS,
     jobs={**TIER_JOBS, **OVERRIDE_JOBS, **REFERRAL_JOBS},
-    periodic=[*LEDGER, *TIERS, *OVERRIDES, *REWARDS, *REFERRALS, *REPORTS],
+    periodic=[*LEDGER, *TIERS, *OVERRIDES, *REWARDS, *REFERRALS, *HOUSEHOLDS, *REPORTS],
     problems=PROBLEMS,
 )
 

@@ -136,7 +136,7 @@ class MembershipFrozen(_Refused):
 
 
 class InsufficientPoints(_Refused):
-    """More points than can be spent. Metadata: requested, spendable, missing."""
+    """More points than can be spent, with the household's help. Metadata: requested, spendable, missing."""
 
     reason = "INSUFFICIENT_POINTS"
     message = "There are not as many points to spend."

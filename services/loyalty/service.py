@@ -12,6 +12,7 @@ from regulars.loyalty.v1.loyalty_pb2_grpc import LoyaltyServiceServicer
 from services.loyalty import queries, wire
 from services.loyalty.cards import queries as cards
 from services.loyalty.cards.rules import Card
+from services.loyalty.households import pooling
 from services.loyalty.ledger import queries as ledger
 from services.loyalty.ledger.wire import balance
 from services.loyalty.problems import ProgramNotFound
@@ -60,6 +61,10 @@ class LoyaltyService(LoyaltyServiceServicer):
             return message, None  # the business itself was not heard of yet
         found = await ledger.balance(tx, program, customer_id, None)
         message.points.CopyFrom(balance(found, program))
+        message.pooled_spendable = found.spendable
+        if program.settings.pooling_allowed:
+            household_id, message.pooled_spendable = await pooling.spendable(tx, program, customer_id)
+            message.household_id = str(household_id or "")
         tiers = await cache.configuration(tx, self.rt.cache, program)
         of = ladder_of(tiers.definition)
         message.tier.CopyFrom(await standing(tx, program, customer_id, of))

@@ -6,7 +6,7 @@ from regulars.customers.v1 import customers_pb2 as customers
 from regulars.loyalty.v1 import households_pb2 as pb
 from regulars.loyalty.v1 import programs_pb2 as programs
 from tests.customers.shop import Shop, refused
-from tests.loyalty.members import default_program, join, rules, set_program, until
+from tests.loyalty.members import default_program, faults, join, rules, set_program, until
 from tests.loyalty.sharing import accept, add, household, households, inside, invite, mine, of
 from tests.loyalty.test_rewards_races import rush
 
@@ -80,6 +80,7 @@ async def test_who_is_gone_has_left(shop: Shop) -> None:
         return inside(found) == [ann, eve]
 
     await until(without)
+    assert await faults(shop) == []
 
 
 async def test_as_many_as_there_may_be_however_many_come_at_once(shop: Shop) -> None:

@@ -38,6 +38,7 @@ _BECAME = text("""
         select f.origin, l.lot_id, l.account_id from found f
         join accounts a on a.tenant_id = :tenant and a.account_id = f.account_id and a.merged_into is not null
         join lots l on l.tenant_id = :tenant and l.account_id = a.merged_into and l.origin_lot_id = f.lot_id
+                and not l.pooled
     )
     select f.origin, f.lot_id,
            coalesce((select -sum(al.points) from allocations al

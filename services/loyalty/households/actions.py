@@ -175,6 +175,15 @@ async def tell_joined(tx: Tx, before: Row[Any], customer_id: UUID) -> Row[Any]:
     return after
 
 
+async def tell_replaced(tx: Tx, before: Row[Any], customer_id: UUID, other_id: UUID) -> None:
+    """Tells that a customer has the place of another in a locked household. Emits HouseholdLeft, HouseholdJoined."""
+    after = await _write(tx, before)
+    without = [each for each in await _inside(tx, before.household_id) if each != other_id]
+    left = _fact(after, events.HouseholdLeft, without, customer_id=str(customer_id), reason=rules.MERGED)
+    await emit_all(tx, [left])
+    await tell_joined(tx, after, other_id)
+
+
 # ---------------------------------------------------------------------- inside
 
 

@@ -34,6 +34,14 @@ _STANDING = text("""
     ) a on true
 """).bindparams(bindparam("customers", type_=ARRAY(Uuid)))
 
+_FREE = text("""
+    select a.account_id, a.program_id, a.customer_id from accounts a
+    where a.tenant_id = :tenant and a.account_id > :after and a.merged_into is null and a.account_id in (
+        select l.account_id from lots l
+        where l.tenant_id = :tenant and l.pooled and l.remaining > 0 and l.remaining > l.held)
+    order by a.account_id limit :limit
+""")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
@@ -44,9 +52,9 @@ class Share:
     frozen: bool = False
 
 
-async def household(tx: Tx, household_id: UUID, *, lock: bool = False) -> Row[Any]:
+async def household(tx: Tx, id_: UUID, *, lock: bool = False) -> Row[Any]:
     """A household of the caller's businesses. Raises HouseholdNotFound."""
-    wanted = select(households).where(_h.tenant_id == tx.tenant_id, _h.household_id == household_id)
+    wanted = select(households).where(_h.tenant_id == tx.tenant_id, _h.household_id == id_)
     found = (await tx.execute(wanted.with_for_update(key_share=True) if lock else wanted)).first()
     if found is None or not tx.caller.sees(found.business_id):
         raise HouseholdNotFound
@@ -63,18 +71,28 @@ async def lock(tx: Tx, household_ids: Iterable[UUID]) -> None:
 
 async def is_inside(tx: Tx, program_id: UUID, customer_id: UUID) -> bool:
     """True if a customer is in a household of a program."""
-    return await _household_id(tx, program_id, customer_id) is not None
+    return await household_id(tx, program_id, customer_id) is not None
+
+
+async def shared(tx: Tx, program_id: UUID, customer_id: UUID) -> UUID | None:
+    """The household of a program that a customer is in, which nobody leaves from now on; None if they are in none."""
+    found = await household_id(tx, program_id, customer_id)
+    if found is not None:
+        this = select(_h.household_id).where(_h.tenant_id == tx.tenant_id, _h.household_id == found)
+        await tx.execute(this.with_for_update(read=True))
+    return found
 
 
 async def of_member(tx: Tx, program_id: UUID, customer_id: UUID, *, lock: bool = False) -> Row[Any]:
     """The household of a program that a customer is in. Raises HouseholdNotFound."""
-    found = await _household_id(tx, program_id, customer_id)
+    found = await household_id(tx, program_id, customer_id)
     if found is None:
         raise HouseholdNotFound
     return await household(tx, found, lock=lock)
 
 
-async def _household_id(tx: Tx, program_id: UUID, customer_id: UUID) -> UUID | None:
+async def household_id(tx: Tx, program_id: UUID, customer_id: UUID) -> UUID | None:
+    """The household of a program that a customer is in; None if they are in none."""
     wanted = select(_m.household_id).where(
         _m.tenant_id == tx.tenant_id, _m.program_id == program_id, _m.customer_id == customer_id
     )
@@ -136,6 +154,12 @@ async def invitation_row(tx: Tx, invitation_id: UUID) -> Row[Any]:
     if found is None:
         raise HouseholdInvitationNotFound
     return found
+
+
+async def having_others_points(tx: Tx, after: UUID, limit: int) -> list[Row[Any]]:
+    """Who has points of others that are not set aside: rows (account_id, program_id, customer_id), by account."""
+    where = {"tenant": tx.tenant_id, "after": after, "limit": limit}
+    return list((await tx.execute(_FREE, where)).all())
 
 
 async def standings(tx: Tx, program: Program, customer_ids: Sequence[UUID]) -> list[Row[Any]]:

@@ -11,6 +11,7 @@ from libs.crypto import DataKey, TenantKeys, live_versions
 from libs.crypto.tables import subject_keys
 from libs.db import Tx
 from libs.ids import new_id
+from services.loyalty.households import pooling
 from services.loyalty.ledger import queries, rules, writing
 from services.loyalty.ledger.writing import Owned
 from services.loyalty.merges import queries as merges
@@ -25,11 +26,14 @@ _k = subject_keys.c
 async def redeem_points(
     tx: Tx, program: Program, customer_id: UUID, entry_id: UUID, points: int, order_id: UUID | None
 ) -> None:
-    """Spends points. Emits PointsRedeemed. Raises MembershipNotFound, MembershipFrozen, InsufficientPoints."""
+    """Spends points; what the member lacks comes from the household. Emits PointsTransferred, PointsRedeemed.
+
+    Raises MembershipNotFound, MembershipFrozen, InsufficientPoints."""
     await queries.free_member(tx, program, customer_id)
-    owned = await _own(tx, program, customer_id)
-    owned.book.redeem(points, order_id=order_id, entry_id=entry_id)
-    await writing.save(tx, [owned], actor=_actor(tx))
+    together = await pooling.with_household(tx, program, customer_id)
+    together.draw(points)
+    together.mine.book.redeem(points, order_id=order_id, entry_id=entry_id)
+    await writing.save(tx, together.all, actor=_actor(tx))
 
 
 async def adjust_points(
@@ -72,36 +76,49 @@ async def hold_points(
     ttl_seconds: int,
     order_id: UUID | None,
 ) -> None:
-    """Sets points aside. Raises MembershipNotFound, MembershipFrozen, InsufficientPoints."""
+    """Sets points aside; what the member lacks comes from the household. Emits PointsTransferred.
+
+    Raises MembershipNotFound, MembershipFrozen, InsufficientPoints.
+    """
     await queries.free_member(tx, program, customer_id)
-    owned = await _own(tx, program, customer_id)
+    together = await pooling.with_household(tx, program, customer_id)
+    together.draw(points)
     ttl = timedelta(seconds=ttl_seconds or program.settings.hold_seconds)
-    owned.book.hold(points, expires_at=tx.now + ttl, order_id=order_id, hold_id=hold_id)
-    await writing.save(tx, [owned], actor=_actor(tx))
+    together.mine.book.hold(points, expires_at=tx.now + ttl, order_id=order_id, hold_id=hold_id)
+    await writing.save(tx, together.all, actor=_actor(tx))
 
 
 async def capture_hold(
     tx: Tx, program: Program, customer_id: UUID, hold_id: UUID, points: int, order_id: UUID | None
 ) -> None:
-    """Spends a hold, or a part of it. Emits PointsRedeemed. Raises HoldNotOpen, MembershipFrozen."""
+    """Spends a hold, or a part of it; the rest of what was others' goes back. Emits PointsRedeemed, PointsTransferred.
+
+    Raises HoldNotOpen, MembershipFrozen.
+    """
     await queries.free_member(tx, program, customer_id)
-    owned = await _own(tx, program, customer_id)
-    hold = owned.book.holds.get(hold_id)
+    together = await pooling.with_givers(tx, program, customer_id)
+    book = together.mine.book
+    hold = book.holds.get(hold_id)
     if hold is None:
         row = await queries.hold_row(tx, hold_id)
         if row.state == rules.CAPTURED:
             return
         hold = queries.hold_of(row)
-    owned.book.capture(hold, points or hold.points, order_id=order_id)
-    await writing.save(tx, [owned], actor=_actor(tx))
+    book.capture(hold, points or hold.points, order_id=order_id)
+    together.give_back()
+    await writing.save(tx, together.all, actor=_actor(tx))
 
 
 async def release_hold(tx: Tx, program: Program, customer_id: UUID, hold_id: UUID) -> None:
-    """Gives a hold back. Raises HoldNotOpen if it was captured."""
-    owned = await _own(tx, program, customer_id)
-    hold = owned.book.holds.get(hold_id) or queries.hold_of(await queries.hold_row(tx, hold_id))
-    owned.book.release(hold)
-    await writing.save(tx, [owned], actor=_actor(tx))
+    """Gives a hold back, and what was others' to them. Emits PointsTransferred.
+
+    Raises HoldNotOpen if it was captured.
+    """
+    together = await pooling.with_givers(tx, program, customer_id)
+    book = together.mine.book
+    book.release(book.holds.get(hold_id) or queries.hold_of(await queries.hold_row(tx, hold_id)))
+    together.give_back()
+    await writing.save(tx, together.all, actor=_actor(tx))
 
 
 async def reverse_redemption(
@@ -109,11 +126,14 @@ async def reverse_redemption(
 ) -> UUID:
     """Takes a redemption back, as far as it is not yet; gives the id of the entry that did, now or before.
 
-    Emits PointsReversed. Raises NotReversible, MembershipFrozen.
+    What was others' goes back to them. Emits PointsReversed, PointsTransferred. Raises NotReversible,
+    MembershipFrozen.
     """
     customer_id = (await merges.survivors(tx, [customer_id]))[customer_id]
     await queries.free_member(tx, program, customer_id)
-    await _own(tx, program, customer_id)  # the lock: what was given back is read under it
+    before = (await queries.shares(tx, [spent_id])).get(spent_id, {})
+    together = await pooling.with_givers(tx, program, customer_id, before)
+    # Under the lock: what is left to give back is the same, or less.
     spent = await queries.entry(tx, spent_id)
     if spent.kind != rules.REDEEM:
         raise NotReversible
@@ -122,10 +142,20 @@ async def reverse_redemption(
     if left <= 0:
         return spent_id
     share = (await queries.shares(tx, [spent_id])).get(spent_id, {})
-    owned = await _own(tx, program, customer_id, share)
-    owned.book.restore(spent_id, left, share, order_id=spent.order_id, entry_id=entry_id)
-    await writing.save(tx, [owned], actor=_actor(tx))
+    together.mine.book.restore(spent_id, left, share, order_id=spent.order_id, entry_id=entry_id)
+    together.give_back()
+    await writing.save(tx, together.all, actor=_actor(tx))
     return entry_id
+
+
+async def give_back(tx: Tx, program: Program, customer_id: UUID) -> None:
+    """Gives others in the household back what the member holds of theirs and nothing is set aside of.
+
+    Emits PointsTransferred.
+    """
+    together = await pooling.with_givers(tx, program, customer_id)
+    together.give_back()
+    await writing.save(tx, together.all)
 
 
 async def transfer_points(
@@ -167,13 +197,13 @@ async def settle(tx: Tx, account_ids: Iterable[UUID], programs: dict[UUID, Progr
     return sum(len(book.entries) for book in books.values())
 
 
-async def _own(tx: Tx, program: Program, customer_id: UUID, more_lots: Iterable[UUID] = ()) -> Owned:
+async def _own(tx: Tx, program: Program, customer_id: UUID) -> Owned:
     """The member's book, locked and settled."""
     programs = {program.program_id: program}
     await tx.execute(writing.BY_KEY)
     member = program.program_id, customer_id
     account_id = (await writing.open_accounts(tx, [member], programs))[member]
-    books = await queries.books(tx, [account_id], programs, lock=True, more_lots=more_lots)
+    books = await queries.books(tx, [account_id], programs, lock=True)
     return Owned(books[account_id], program, customer_id)
 
 

@@ -74,6 +74,16 @@ _FAULTS = text("""
     where j.tenant_id = :tenant and j.business_id = :business
       and (j.given <> coalesce(g.given, 0) or j.reclaimed - j.shortfall <> coalesce(g.taken, 0)
            or j.shortfall <> coalesce(g.shortfall, 0) or j.given > coalesce(w.points, 0))
+    union all
+    select 'transfer', e.entry_id, to_jsonb(e) from entries e
+    left join entries c on c.tenant_id = :tenant and c.entry_id = e.counterpart_id
+    where e.tenant_id = :tenant and e.business_id = :business and e.kind = 6
+      and (c.points, c.counterpart_id) is distinct from (-e.points, e.entry_id)
+    union all
+    select 'pooled', l.lot_id, to_jsonb(l) from lots l
+    left join lots o on o.tenant_id = :tenant and o.lot_id = l.origin_lot_id
+    where l.tenant_id = :tenant and l.business_id = :business and l.pooled
+      and (o.lot_id is null or l.points > o.points)
     limit 100
 """)
 

@@ -368,7 +368,10 @@ async def returned(tx: Tx, entry_ids: Iterable[UUID]) -> dict[UUID, int]:
 
 
 async def given_away(tx: Tx, account: UUID, since: datetime) -> int:
-    """How many points a member gave to others since an instant; merges, which nobody does by hand, do not count."""
+    """How many points a member gave to others since an instant.
+
+    Merges, which nobody does by hand, and what is shared in a household do not count.
+    """
     wanted = select(func.coalesce(-func.sum(_e.points), 0)).where(
         _e.tenant_id == tx.tenant_id,
         _e.account_id == account,
@@ -376,6 +379,7 @@ async def given_away(tx: Tx, account: UUID, since: datetime) -> int:
         _e.kind == rules.TRANSFER,
         _e.points < 0,
         _e.actor != "",
+        _e.source == "",
     )
     return int(await tx.scalar(wanted))
 

@@ -49,7 +49,10 @@ class Account:
 
 @dataclass(slots=True, kw_only=True)
 class Lot:
-    """The points of one earning. `remaining` holds the `held` ones as well."""
+    """The points of one earning. `remaining` holds the `held` ones as well.
+
+    `pooled`: they are of others in the household, and go back to them unless they are spent.
+    """
 
     lot_id: UUID
     points: int
@@ -62,6 +65,7 @@ class Lot:
     order_id: UUID | None = None
     entry_id: UUID | None = None
     origin_lot_id: UUID | None = None
+    pooled: bool = False
 
     @property
     def free(self) -> int:
@@ -157,6 +161,12 @@ class Book:
     def spendable(self) -> int:
         """What can be spent now, once settled."""
         return max(self.account.balance - self.account.held, 0)
+
+    @property
+    def own(self) -> int:
+        """What of it is of nobody else in the household."""
+        others = sum(lot.free for lot in self.lots.values() if lot.pooled and not self._is_past(lot))
+        return max(self.spendable - others, 0)
 
     # ------------------------------------------------------------------ what holds by itself
 
@@ -323,7 +333,7 @@ class Book:
         """
         entry_id, left, from_pending = self.new_id(), points, 0
         mine = {each.lot_id for each in self.lots.values() if order_id and each.order_id == order_id} | lots
-        own = [lot for lot in self.lots.values() if lot.lot_id in mine and lot.free > 0]
+        own = [lot for lot in self.lots.values() if lot.lot_id in mine and lot.free > 0 and not lot.pooled]
         own.sort(
             key=lambda lot: (
                 not lot.pending,
@@ -331,7 +341,7 @@ class Book:
                 lot.lot_id,
             )
         )
-        others = [lot for lot in self._spendable_lots() if lot.lot_id not in mine]
+        others = [lot for lot in self._spendable_lots() if lot.lot_id not in mine and not lot.pooled]
         only_pending = self.terms.return_policy == "PENDING_ONLY"
         for lot in [*own, *([] if only_pending else others)]:
             if only_pending and not lot.pending:
@@ -385,7 +395,7 @@ class Book:
         self, points: int, counterpart_id: UUID, entry_id: UUID
     ) -> list[tuple[datetime | None, int, UUID]]:
         """Gives points to another member; what each lot gave: (its expiry, points, lot). Raises InsufficientPoints."""
-        self._can_spend(points)
+        self._can_spend(points, self.own)
         gone = []
         for lot, taken in self._draw(points):
             self._move(entry_id, lot, -taken)
@@ -425,16 +435,15 @@ class Book:
         )
 
     def _in_order(self, lot_ids: Iterable[UUID]) -> list[Lot]:
-        """Those that lapse first before others, then the older ones."""
+        """The member's own before others'; those that lapse first before others, then the older ones."""
         far = _FAR.replace(tzinfo=self.now.tzinfo)
         found = [self.lots[lot_id] for lot_id in lot_ids]
-        return sorted(found, key=lambda lot: (lot.expires_at or far, lot.earned_at, lot.lot_id))
+        return sorted(found, key=lambda lot: (lot.pooled, lot.expires_at or far, lot.earned_at, lot.lot_id))
 
-    def _can_spend(self, points: int) -> None:
-        if points > self.spendable:
-            raise InsufficientPoints(
-                requested=points, spendable=self.spendable, missing=points - self.spendable
-            )
+    def _can_spend(self, points: int, there: int | None = None) -> None:
+        there = self.spendable if there is None else there
+        if points > there:
+            raise InsufficientPoints(requested=points, spendable=there, missing=points - there)
 
     def _in_range(self, points: int) -> None:
         if self.account.lifetime + points > MOST_POINTS or self.account.balance + points > MOST_POINTS:
@@ -461,6 +470,7 @@ class Book:
         available_at: datetime | None = None,
         order_id: UUID | None = None,
         origin_lot_id: UUID | None = None,
+        pooled: bool = False,
     ) -> Lot:
         lot = Lot(
             lot_id=self.new_id(),
@@ -473,6 +483,7 @@ class Book:
             order_id=order_id,
             entry_id=entry_id,
             origin_lot_id=origin_lot_id,
+            pooled=pooled,
         )
         self.lots[lot.lot_id] = lot
         self.new_lots.add(lot.lot_id)
@@ -489,8 +500,8 @@ class Book:
         self._touch(lot)
 
     def _pay_debt(self, entry_id: UUID, lot: Lot, points: int) -> None:
-        """What came into the balance pays what is owed."""
-        paid = min(self.account.debt, points)
+        """What came into the balance pays what is owed; but nobody pays for another."""
+        paid = 0 if lot.pooled else min(self.account.debt, points)
         if paid:
             self.account.debt -= paid
             self._move(entry_id, lot, -paid)
@@ -549,6 +560,7 @@ class Book:
                     expires_at=stranger.expires_at,
                     order_id=stranger.order_id,
                     origin_lot_id=lot_id,
+                    pooled=stranger.pooled,
                 )
                 self._revive(lot)
                 returned.append((lot, put))

@@ -63,6 +63,7 @@ lots = Table(
     *_instants("available", "expires", nullable=True),
     *_ids("order", "origin_lot", nullable=True),
     Column("noticed", Boolean, nullable=False),
+    Column("pooled", Boolean, nullable=False),
 )
 
 allocations = Table(

@@ -1,7 +1,7 @@
 """Writes books back: accounts, entries, lots, allocations, holds and events, all in one round trip."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -109,7 +109,7 @@ _LOT: tuple[str, ...] = (
     "available_at",
     "expires_at",
 )
-_LOT += ("order_id", "entry_id", "origin_lot_id")
+_LOT += ("order_id", "entry_id", "origin_lot_id", "pooled")
 _HOLD = (
     "hold_id",
     "points",
@@ -127,12 +127,16 @@ Member = tuple[UUID, UUID]  # program, customer
 
 @dataclass(frozen=True, slots=True)
 class Owned:
-    """A book, whose it is, and in which program."""
+    """A book, whose it is, and in which program.
+
+    `other_customer_id` is the other side of its transfers; `others` that of those which have one of their own.
+    """
 
     book: Book
     program: Program
     customer_id: UUID
     other_customer_id: UUID | None = None
+    others: dict[UUID, UUID] = field(default_factory=dict)
 
 
 async def open_accounts(
@@ -329,7 +333,8 @@ def _message(entry: Entry, after: events.AccountState, owned: Owned) -> Any:
             shortfall=entry.shortfall,
             reverses_id=str(entry.reverses_id or ""),
         )
-    return events.PointsTransferred(**told, other_customer_id=str(owned.other_customer_id or ""))
+    other = owned.others.get(entry.entry_id, owned.other_customer_id)
+    return events.PointsTransferred(**told, other_customer_id=str(other or ""))
 
 
 def expiring(owned: Owned, points: int, expires_at: datetime) -> Fact:

@@ -71,7 +71,7 @@ _HAS_REDEMPTIONS = text(
 _RETURNED = text("""
     select l.origin_lot_id, l.lot_id from lots o
     join lots l on l.tenant_id = :tenant and l.origin_lot_id = o.lot_id and l.account_id = :to
-    where o.tenant_id = :tenant and o.account_id = :from and l.remaining > 0
+    where o.tenant_id = :tenant and o.account_id = :from and l.remaining > 0 and not l.pooled
 """)
 _CARDS = text(
     "select * from cards where tenant_id = :tenant and account_id = :account order by rule_id for update"
@@ -160,6 +160,8 @@ async def undo_merge(tx: Tx, of: Merge) -> None:
         after = await queries.later(tx, row)
         notes = [note for each in [*after, row] for note in await queries.accounts_of(tx, each.operation_id)]
         await _lock_redemptions(tx, [UUID(reward) for note in notes for reward in note.moved["rewards"]])
+        people = {who for each in [*after, row] for who in (each.source_id, each.survivor_id)}
+        await households.lock(tx, people, [each.moved.get("households", {}) for each in [*after, row]])
         for each in [*reversed(after), row]:
             await _undo(tx, each)
         for each in after:
@@ -220,6 +222,7 @@ async def _apply(tx: Tx, of: Merge, survivor_id: UUID) -> None:
     await tx.execute(writing.BY_KEY)
     redeemed = await _lock_redemptions(tx, customer_id=of.source_id)
     await _lock_orders(tx, of.source_id)
+    await households.lock(tx, [of.source_id, survivor_id])
     members = [(each, customer) for each in by_id for customer in (of.source_id, survivor_id)]
     opened = await writing.open_accounts(tx, members, by_id) if members else {}
     books = await ledger.books(tx, opened.values(), by_id, lock=True)
@@ -240,6 +243,7 @@ async def _apply(tx: Tx, of: Merge, survivor_id: UUID) -> None:
         "joined": joined,
         "orders": [str(each) for each in ordered.scalars()],
         "referrals": await referrals.move(tx, of.source_id, survivor_id),
+        "households": await households.move(tx, of.source_id, survivor_id),
     }
     holds = (_m.tenant_id == tx.tenant_id, _m.operation_id == of.operation_id)
     await tx.execute(
@@ -373,6 +377,7 @@ async def _undo(tx: Tx, row: Any) -> None:
     )
     await tx.execute(update(memberships).where(*unheard).values(present=False))
     await referrals.move_back(tx, row.moved.get("referrals", {}), row.source_id, row.survivor_id)
+    await households.move_back(tx, row.moved.get("households", {}), row.source_id, row.survivor_id)
     this = (_m.tenant_id == tx.tenant_id, _m.operation_id == row.operation_id)
     await tx.execute(update(merges).where(*this).values(undone_at=tx.now))
     for each in moved_accounts:

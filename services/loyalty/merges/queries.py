@@ -12,10 +12,11 @@ from services.loyalty.merges.tables import merged_accounts, merges
 _m, _ma = merges.c, merged_accounts.c
 
 # What became of twins for good: redeemed, given away, or taken by hand. What lapsed or was returned would have been
-# lost without the merge as well, and a hold that came with them was the source's own.
+# lost without the merge as well, and a hold that came with them was the source's own. What is pooled is of others.
 _SPENT = text("""
     select al.lot_id, -sum(al.points) as points
     from allocations al join entries e on e.tenant_id = al.tenant_id and e.entry_id = al.entry_id
+    join lots l on l.tenant_id = al.tenant_id and l.lot_id = al.lot_id and not l.pooled
     where al.tenant_id = :tenant and al.lot_id = any(:lots)
       and (e.kind in (2, 4, 6) or (e.kind = 5 and e.reverses_id is not null and al.points > 0))
       and (e.hold_id is null or e.hold_id <> all(:holds))

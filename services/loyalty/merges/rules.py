@@ -115,6 +115,7 @@ def _twin(target: Book, entry_id: UUID, lot: Lot) -> Lot:
         available_at=lot.available_at,
         order_id=lot.order_id,
         origin_lot_id=lot.lot_id,
+        pooled=lot.pooled,
     )
     twin.held, twin.earned_at = lot.held, lot.earned_at
     return twin

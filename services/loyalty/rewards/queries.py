@@ -10,6 +10,7 @@ from libs.crypto import Column, TenantKeys, live_versions
 from libs.crypto.tables import subject_keys
 from libs.db import Tx
 from libs.problems import Conflict, InvalidArgument
+from services.loyalty.households import pooling
 from services.loyalty.ledger import queries as ledger
 from services.loyalty.ledger.tables import accounts
 from services.loyalty.problems import CodePoolNotFound, RedemptionNotFound, RewardNotFound
@@ -110,7 +111,7 @@ async def facts(tx: Tx, program: Program, customer_id: UUID, reward_ids: Iterabl
     """What is true of a member for each of these rewards."""
     ids = list(reward_ids)
     account = await ledger.account_id(tx, program.program_id, customer_id)
-    spendable = (await ledger.balance(tx, program, customer_id, None)).spendable
+    _, spendable = await pooling.spendable(tx, program, customer_id)
     ladder = await tiers.ladder(tx, program.program_id)
     standing = (await tiers.standings_of(tx, [account])).get(account) if account else None
     tier = ladder.tier(standing.tier) if standing else ladder.tiers[0]

@@ -46,7 +46,10 @@ class Reward:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is true of a member: points to spend, tier, ids of segments, how often they redeemed this reward."""
+    """What is true of a member: points to spend with the household's help, tier, ids of segments.
+
+    `redeemed`: how often they redeemed this reward.
+    """
 
     spendable: int
     tier: str = ""
