@@ -9,13 +9,31 @@ from regulars.customers.v1 import events_pb2 as events
 from regulars.customers.v1 import orders_pb2 as orders
 from regulars.customers.v1 import timeline_pb2 as pb
 from regulars.customers.v1.timeline_pb2_grpc import TimelineServiceStub
+from regulars.loyalty.v1 import events_pb2 as loyalty
 from tests.chaos.points import Points
 
 PAGE = 100
-SHOWN: dict[str, Any] = {
-    "customers.order.completed": events.OrderCompleted,
-    "customers.order.cancelled": events.OrderCancelled,
-    "customers.order.refunded": events.OrderRefunded,
+# What is shown of what was told, and by which of its messages it says whose it is.
+SHOWN: dict[str, tuple[Any, str]] = {
+    "customers.order.completed": (events.OrderCompleted, "order"),
+    "customers.order.cancelled": (events.OrderCancelled, "order"),
+    "customers.order.refunded": (events.OrderRefunded, "order"),
+    "customers.points.earned": (loyalty.PointsEarned, "account"),
+    "customers.points.redeemed": (loyalty.PointsRedeemed, "account"),
+    "customers.points.expired": (loyalty.PointsExpired, "account"),
+    "customers.points.expiring": (loyalty.PointsExpiring, "account"),
+    "customers.points.adjusted": (loyalty.PointsAdjusted, "account"),
+    "customers.points.reversed": (loyalty.PointsReversed, "account"),
+    "customers.points.transferred": (loyalty.PointsTransferred, "account"),
+    "customers.tier.upgraded": (loyalty.TierUpgraded, ""),
+    "customers.tier.downgraded": (loyalty.TierDowngraded, ""),
+    "customers.tier.downgrade_pending": (loyalty.TierDowngradePending, ""),
+    "customers.progress.milestone": (loyalty.ProgressMilestone, ""),
+    "customers.card.completed": (loyalty.CardCompleted, ""),
+    "customers.reward.redeemed": (loyalty.RewardRedeemed, "redemption"),
+    "customers.reward.used": (loyalty.RewardUsed, "redemption"),
+    "customers.reward.cancelled": (loyalty.RewardCancelled, "redemption"),
+    "customers.reward.expired": (loyalty.RewardExpired, "redemption"),
 }
 
 
@@ -57,8 +75,10 @@ def faults(
             wanted[deed.request.items[0].customer_id][pb.TIMELINE_KIND_ACTIVITY, deed.id] += 1
     for letter in sent:
         if letter.subject in SHOWN:
-            told = read(letter, SHOWN[letter.subject])
-            wanted[told.message.order.customer_id][pb.TIMELINE_KIND_REPORT, str(told.id)] += 1
+            message, whole = SHOWN[letter.subject]
+            told = read(letter, message)
+            about = getattr(told.message, whole) if whole else told.message
+            wanted[about.customer_id][pb.TIMELINE_KIND_REPORT, str(told.id)] += 1
     found = []
     for customer_id, entries in shown.items():
         places = [(each.occurred_at.ToNanoseconds(), each.id) for each in entries]

@@ -7,11 +7,13 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf.field_mask_pb2 import FieldMask
+from google.protobuf.message import Message
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from libs.caller import Caller, acting_as
+from libs.contracts import event_subject
 from libs.envelope import Event
 from libs.ids import new_id
 from libs.instants import instant, stamp
@@ -20,7 +22,7 @@ from regulars.customers.v1 import timeline_pb2 as pb
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from regulars.customers.v1.timeline_pb2_grpc import TimelineServiceStub
 from regulars.type.v1 import audit_pb2
-from services.customers.timeline.consumers import shown
+from services.customers.timeline.consumers import SHOWN, reports, show
 from tests.customers import purchases
 from tests.customers.shop import Shop, open_shop, refused
 from tests.customers.visits import activity, item, on, record, record_one
@@ -228,36 +230,59 @@ async def test_what_is_opened_is_noted_and_what_is_not_is_not(
     assert list(entry.categories) == ["user.behavior", "user.content"]
 
 
+def happened(tenant: TenantOfTest, message: Message) -> Event[Any]:
+    """An event as it is heard."""
+    kind = message.DESCRIPTOR
+    return Event(
+        id=new_id(),
+        type=kind.full_name,
+        source="regulars/customers",
+        subject=event_subject(kind),
+        tenant_id=tenant.id,
+        business_id=None,
+        aggregate_id=new_id(),
+        version=1,
+        time=on(2026, 5, 5),
+        actor="service:customers",
+        cause=None,
+        replay=False,
+        message=message,
+    )
+
+
+@pytest.mark.parametrize("kind", SHOWN, ids=lambda kind: kind.__name__)
+def test_every_event_that_is_shown_says_whose_it_is_and_what(
+    kind: type[Message], tenant: TenantOfTest
+) -> None:
+    message = kind()
+    wholes: list[Any] = [message]
+    wholes += [
+        getattr(message, f.name) for f in kind.DESCRIPTOR.fields if f.message_type and not f.is_repeated
+    ]
+    for whole in wholes:
+        for field in whole.DESCRIPTOR.fields:
+            if field.name in ("customer_id", "referrer_id", "friend_id", "business_id"):
+                setattr(whole, field.name, str(new_id()))
+            elif field.name in SHOWN[kind]:
+                setattr(whole, field.name, 7 if field.type != field.TYPE_STRING else "seven")
+    told = reports(happened(tenant, message))
+    assert len(told) == (2 if "referral_id" in SHOWN[kind] else 1)
+    assert all(each.facts.keys() == set(SHOWN[kind]) for each in told)
+    assert all(value in (7, "seven") for each in told for value in each.facts.values())
+
+
 async def test_what_events_report_shows_once(shop: Shop, stack: Stack, tenant: TenantOfTest) -> None:
     customer = await shop.create()
     rt = stack.runtimes["customers"]
-    handler = shown(events_pb2.OrderCompleted, "order_id", "total_minor", inside="order")
     state = events_pb2.OrderState(
         order_id=str(new_id()), customer_id=customer.id, business_id=shop.id, total_minor=700
     )
     left = events_pb2.OrderState(order_id=str(new_id()), customer_id=str(new_id()), business_id=shop.id)
-    told = [
-        Event(
-            id=new_id(),
-            type="regulars.customers.v1.OrderCompleted",
-            source="regulars/customers",
-            subject="customers.order.completed",
-            tenant_id=tenant.id,
-            business_id=None,
-            aggregate_id=new_id(),
-            version=1,
-            time=on(2026, 5, 5),
-            actor="service:customers",
-            cause=None,
-            replay=False,
-            message=events_pb2.OrderCompleted(order=each),
-        )
-        for each in (state, left)
-    ]
+    told = [happened(tenant, events_pb2.OrderCompleted(order=each)) for each in (state, left)]
     for _ in range(2):
         with acting_as(Caller(tenant_id=tenant.id, subject="customers", kind="service")):
             async with rt.db.tx() as tx:
-                await handler.handle(tx, rt, told)
+                await show(tx, rt, told)
     (shown_once,) = (await page(shop, customer.id, kinds=[REPORT])).entries
     assert shown_once.report.event == "customers.order.completed"
     assert dict(shown_once.report.facts) == {"order_id": state.order_id, "total_minor": 700}
@@ -270,8 +295,8 @@ async def test_a_completed_order_is_heard_of_by_the_stream(shop: Shop) -> None:
     async with asyncio.timeout(20):
         while not (found := (await page(shop, customer.id, kinds=[REPORT])).entries):  # noqa: ASYNC110 – nobody tells us
             await asyncio.sleep(0.05)
-    assert found[0].report.event == "customers.order.completed"
-    assert found[0].report.facts["total_minor"] == 1000
+    reported = {each.report.event: dict(each.report.facts) for each in found}
+    assert reported["customers.order.completed"]["total_minor"] == 1000
 
 
 minutes = st.lists(st.integers(0, 5), min_size=1, max_size=25)

@@ -20,8 +20,11 @@ from regulars.customers.v1.businesses_pb2_grpc import BusinessesServiceStub
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from regulars.customers.v1.notes_pb2 import CreateNoteRequest, Note
 from regulars.customers.v1.notes_pb2_grpc import NotesServiceStub
+from regulars.customers.v1.timeline_pb2 import TIMELINE_KIND_REPORT, ListTimelineRequest
+from regulars.customers.v1.timeline_pb2_grpc import TimelineServiceStub
 from regulars.loyalty.v1 import loyalty_pb2 as loyalty
 from regulars.loyalty.v1.loyalty_pb2_grpc import LoyaltyServiceStub
+from tests.customers import purchases
 from tests.customers.shop import Shop, refusal_of
 from tests.flows.looking import as_stored, events, letters, rows
 from tests.libs.rooms import becomes
@@ -167,6 +170,21 @@ async def test_who_joins_and_leaves_a_business_is_and_is_no_member_there(
     await both.LeaveBusiness(pb.LeaveBusinessRequest(id=made.id, business_id=other_shop.id))
     await becomes(lambda: standing(other_shop, made.id), 0)
     await becomes(lambda: standing(shop, made.id), ACTIVE)
+
+
+async def test_what_loyalty_tells_is_on_the_timeline(shop: Shop) -> None:
+    member = await shop.create(email="lena@example.com")
+    await purchases.record(shop, purchases.order(email="lena@example.com"))
+    timeline: Any = shop.calls(TimelineServiceStub)
+    request = ListTimelineRequest(customer_id=member.id, kinds=[TIMELINE_KIND_REPORT])
+
+    async def told() -> dict[str, Any]:
+        found = (await timeline.ListTimeline(request)).entries
+        return {
+            each.report.event: each.report.facts["points"] for each in found if "points" in each.report.facts
+        }
+
+    await becomes(told, {"customers.points.earned": 10})
 
 
 async def test_every_committed_event_is_handled_once(stack: Stack, shop: Shop) -> None:

@@ -1,14 +1,17 @@
 """Writes for the timeline: what changed about a customer, in the transaction that changes it, and what was heard."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
 import orjson
 from sqlalchemy import insert, text
 
+from libs import arrays
 from libs.db import Tx
 from libs.ids import new_id
+from libs.pipeline import Query
 from regulars.customers.v1 import timeline_pb2 as pb
 from services.customers.timeline.tables import customer_changes
 
@@ -19,16 +22,35 @@ DELETED = int(pb.CUSTOMER_CHANGE_KIND_DELETED)
 RESTORED = int(pb.CUSTOMER_CHANGE_KIND_RESTORED)
 
 # Who was merged meanwhile is found under the survivor; who has left the business is not found.
-_REPORT = text("""
+_REPORTS = Query(
+    text("""
     insert into customer_reports (tenant_id, business_id, customer_id, reported_at, event_id, event, facts)
-    select m.tenant_id, m.business_id, m.customer_id, :at, :event_id, :event, cast(:facts as jsonb)
-    from customers c
-    join memberships m
-      on m.tenant_id = c.tenant_id and m.business_id = :business
-     and m.customer_id = coalesce(c.merged_into, c.customer_id)
-    where c.tenant_id = :tenant and c.customer_id = :customer
+    select :tenant, m.business_id, m.customer_id, n.at, n.event_id, n.event, cast(n.facts as jsonb)
+    from unnest(:businesses, :customers, :instants, :ids, :events, :facts)
+        as n (business_id, customer_id, at, event_id, event, facts)
+    cross join lateral (
+        select coalesce(c.merged_into, c.customer_id) as customer_id from customers c
+        where c.tenant_id = :tenant and c.customer_id = n.customer_id limit 1
+    ) c
+    cross join lateral (
+        select m.business_id, m.customer_id from memberships m
+        where m.tenant_id = :tenant and m.business_id = n.business_id and m.customer_id = c.customer_id limit 1
+    ) m
     on conflict do nothing
 """)
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What an event told of a customer at a business. `facts` are texts and numbers, never personal data."""
+
+    business_id: UUID
+    customer_id: UUID
+    event_id: UUID
+    event: str
+    at: datetime
+    facts: Mapping[str, object]
 
 
 async def note_change(
@@ -59,25 +81,19 @@ def actor(tx: Tx) -> str:
     return tx.caller.on_behalf_of or tx.caller.subject
 
 
-async def note_report(
-    tx: Tx,
-    business_id: UUID,
-    customer_id: UUID,
-    event_id: UUID,
-    event: str,
-    at: datetime,
-    facts: Mapping[str, object],
-) -> None:
-    """Keeps what an event told of a customer, once."""
-    await tx.execute(
-        _REPORT,
-        {
-            "tenant": tx.tenant_id,
-            "business": business_id,
-            "customer": customer_id,
-            "event_id": event_id,
-            "event": event,
-            "at": at,
-            "facts": orjson.dumps(facts).decode(),
-        },
+async def note_reports(tx: Tx, reports: Sequence[Report]) -> None:
+    """Keeps what events told of customers, once each."""
+    await tx.together(
+        (
+            _REPORTS,
+            {
+                "tenant": tx.tenant_id,
+                "businesses": arrays.uuids([each.business_id for each in reports]),
+                "customers": arrays.uuids([each.customer_id for each in reports]),
+                "instants": [each.at for each in reports],
+                "ids": arrays.uuids([each.event_id for each in reports]),
+                "events": arrays.texts([each.event for each in reports]),
+                "facts": arrays.texts([orjson.dumps(each.facts).decode() for each in reports]),
+            },
+        )
     )
