@@ -229,11 +229,18 @@ async def _presence(
 
 async def order_changed(tx: Tx, rt: Any, events: Sequence[Event[Any]]) -> None:
     """Works in what events tell of orders; all of them bear an order's whole state."""
-    completed = [event for event in events if event.message.order.HasField("completed_at")]
+    newest: dict[UUID, Event[Any]] = {}
+    for event in events:
+        before = newest.get(event.aggregate_id)
+        if event.message.order.HasField("completed_at") and (
+            before is None or before.version < event.version
+        ):
+            newest[event.aggregate_id] = event
+    completed = list(newest.values())
     now = await merged.survivors(tx, [UUID(event.message.order.customer_id) for event in completed])
     orders = [_heard(event.message.order, event.version, now) for event in completed]
-    await earning.work_in_orders(tx, orders)
     if orders:
+        await earning.work_in_orders(tx, orders)
         await referrals.orders_changed(
             tx, {each.order_id for each in orders}, {each.customer_id for each in orders}
         )

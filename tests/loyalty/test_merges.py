@@ -18,6 +18,7 @@ from libs.problems import Conflict
 from regulars.customers.v1 import events_pb2 as told
 from services.loyalty.ledger import actions as ledger
 from services.loyalty.ledger import queries as ledger_queries
+from services.loyalty.ledger import reading
 from services.loyalty.merges.tables import merged_accounts
 from services.loyalty.problems import MembershipNotFound
 from services.loyalty.programs import queries as programs
@@ -81,7 +82,7 @@ class Home(House):
                 if account is None:
                     found.append(None)
                     continue
-                book = (await ledger_queries.books(tx, [account], {program.program_id: program}, lock=False))[
+                book = (await reading.books(tx, [account], {program.program_id: program}, lock=False))[
                     account
                 ]
                 lots = sorted(

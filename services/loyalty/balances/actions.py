@@ -16,7 +16,7 @@ from libs.pipeline import Query
 from services.loyalty.balances import queries, rules
 from services.loyalty.balances.rules import CREATED, KNOWN, MEMBER_UNKNOWN, REFUSED, Result, Told, Undone
 from services.loyalty.ledger import queries as ledger
-from services.loyalty.ledger import writing
+from services.loyalty.ledger import reading, writing
 from services.loyalty.ledger.writing import Owned
 from services.loyalty.merges import queries as merges
 from services.loyalty.problems import ImportUndone, PointsOutOfRange
@@ -75,7 +75,7 @@ async def import_balances(
     by_id = {each.program.program_id: each.program for each in ready}
     await tx.execute(writing.BY_KEY)
     opened = await writing.open_accounts(tx, [each.member for each in ready], by_id)
-    books = await ledger.books(tx, opened.values(), by_id, lock=True)
+    books = await reading.books(tx, opened.values(), by_id, lock=True)
     # Only now does nobody else write to the same members.
     new, known = await _sorted(tx, business_id, import_id, ready)
     rows = [_row(tx, business_id, import_id, each, opened[each.member], KNOWN) for each in known]
@@ -128,7 +128,7 @@ async def undo_balances(
     """Takes back what is left of the last rows of an import. Emits PointsReversed, TierDowngraded."""
     await tx.execute(_LOCK, {"tenant": str(tx.tenant_id), "import": str(import_id)})
     rows = await queries.last_rows(tx, business_id, import_id, before_row, limit)
-    roots = await ledger.roots(tx, {row.account_id for row in rows})
+    roots = await reading.roots(tx, {row.account_id for row in rows})
     whose = {row.account_id: row for row in await ledger.owners(tx, set(roots.values()))}
     again = [row for row in rows if row.undone_at is None]
     found = {
@@ -253,7 +253,7 @@ async def _take_back(
         for program_id in {row.program_id for row in whose.values()}
     }
     await tx.execute(writing.BY_KEY)
-    books = await ledger.books(tx, {roots[row.account_id] for row in rows}, by_id, lock=True)
+    books = await reading.books(tx, {roots[row.account_id] for row in rows}, by_id, lock=True)
     lots: dict[UUID, list[UUID]] = {}
     before: dict[UUID, int] = {}
     for became in await queries.became(tx, [row.lot_id for row in rows if row.lot_id]):

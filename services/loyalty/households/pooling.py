@@ -16,7 +16,7 @@ from libs.problems import Conflict
 from services.loyalty.households import queries, rules
 from services.loyalty.households.rules import Origin, Pair
 from services.loyalty.ledger import queries as ledger
-from services.loyalty.ledger import writing
+from services.loyalty.ledger import reading, writing
 from services.loyalty.ledger.writing import Owned
 from services.loyalty.programs.queries import Program
 
@@ -102,7 +102,7 @@ async def with_givers(
     rows = (await tx.execute(_ORIGINS, where)).all()
     if not rows:
         return await _locked(tx, program, customer_id, {}, more_lots)
-    now = await ledger.roots(tx, {row.account_id for row in rows})
+    now = await reading.roots(tx, {row.account_id for row in rows})
     origins = {
         row.pooled_id: Origin(account_id=now[row.account_id], lot_id=row.lot_id, source=row.source)
         for row in rows
@@ -111,7 +111,7 @@ async def with_givers(
     others = {account_id: customer for account_id, customer in whose.items() if account_id != mine}
     lots = {*more_lots, *(each.lot_id for each in origins.values())}
     found = await _locked(tx, program, customer_id, others, lots, origins)
-    if await ledger.roots(tx, now) != now:
+    if await reading.roots(tx, now) != now:
         raise Conflict  # merged, or undone, since it was asked whose points these are
     return found
 
@@ -127,7 +127,7 @@ async def spendable(tx: Tx, program: Program, customer_id: UUID) -> tuple[UUID |
     rows = [row for row in await queries.standings(tx, program, inside) if not row.frozen]
     by_customer = {row.customer_id: row.account_id for row in rows}
     ids = [account_id for account_id in by_customer.values() if account_id is not None]
-    books = await ledger.books(tx, ids, {program.program_id: program}, lock=False)
+    books = await reading.books(tx, ids, {program.program_id: program}, lock=False)
     if customer_id not in by_customer:
         return household_id, (await ledger.balance(tx, program, customer_id, None)).spendable
     mine = by_customer[customer_id]
@@ -151,7 +151,7 @@ async def _locked(
     await tx.execute(writing.BY_KEY)
     member = program.program_id, customer_id
     mine = (await writing.open_accounts(tx, [member], by_id))[member]
-    books = await ledger.books(tx, {mine, *others}, by_id, lock=True, more_lots=more_lots)
+    books = await reading.books(tx, {mine, *others}, by_id, lock=True, more_lots=more_lots)
     return Together(
         Owned(books[mine], program, customer_id),
         {account_id: Owned(books[account_id], program, others[account_id]) for account_id in sorted(others)},

@@ -11,7 +11,7 @@ from libs.crypto import Column
 from libs.crypto.tables import subject_keys
 from libs.db import Tx
 from services.loyalty.households.tables import household_invitations, household_members, households
-from services.loyalty.ledger import queries as ledger
+from services.loyalty.ledger import reading
 from services.loyalty.problems import HouseholdInvitationNotFound, HouseholdNotFound
 from services.loyalty.programs.queries import Program
 
@@ -177,7 +177,7 @@ async def shares(tx: Tx, program: Program, customer_ids: Sequence[UUID]) -> dict
     """What each of these members has, as of now."""
     rows = await standings(tx, program, customer_ids)
     ids = [row.account_id for row in rows if row.account_id is not None]
-    books = await ledger.books(tx, ids, {program.program_id: program}, lock=False)
+    books = await reading.books(tx, ids, {program.program_id: program}, lock=False)
     found = {each: Share(frozen=True) for each in customer_ids}  # whom nobody knows here any more
     for row in rows:
         book = books.get(row.account_id)

@@ -12,7 +12,7 @@ from libs.crypto.tables import subject_keys
 from libs.db import Tx
 from libs.ids import new_id
 from services.loyalty.households import pooling
-from services.loyalty.ledger import queries, rules, writing
+from services.loyalty.ledger import queries, reading, rules, writing
 from services.loyalty.ledger.writing import Owned
 from services.loyalty.merges import queries as merges
 from services.loyalty.problems import NotReversible, TransferLimitReached, TransfersNotAllowed
@@ -103,7 +103,7 @@ async def capture_hold(
         row = await queries.hold_row(tx, hold_id)
         if row.state == rules.CAPTURED:
             return
-        hold = queries.hold_of(row)
+        hold = reading.hold_of(row)
     book.capture(hold, points or hold.points, order_id=order_id)
     together.give_back()
     await writing.save(tx, together.all, actor=_actor(tx))
@@ -116,7 +116,7 @@ async def release_hold(tx: Tx, program: Program, customer_id: UUID, hold_id: UUI
     """
     together = await pooling.with_givers(tx, program, customer_id)
     book = together.mine.book
-    book.release(book.holds.get(hold_id) or queries.hold_of(await queries.hold_row(tx, hold_id)))
+    book.release(book.holds.get(hold_id) or reading.hold_of(await queries.hold_row(tx, hold_id)))
     together.give_back()
     await writing.save(tx, together.all, actor=_actor(tx))
 
@@ -174,7 +174,7 @@ async def transfer_points(
     opened = await writing.open_accounts(
         tx, [(program.program_id, each) for each in (giver, receiver)], programs
     )
-    books = await queries.books(tx, opened.values(), programs, lock=True)
+    books = await reading.books(tx, opened.values(), programs, lock=True)
     theirs = books[opened[program.program_id, giver]], books[opened[program.program_id, receiver]]
     limit = program.settings.transferable_points_per_month
     if limit:
@@ -190,7 +190,7 @@ async def transfer_points(
 
 async def settle(tx: Tx, account_ids: Iterable[UUID], programs: dict[UUID, Program]) -> int:
     """Books what holds already in these accounts; gives how many entries that were. Emits their events."""
-    books = await queries.books(tx, account_ids, programs, lock=True)
+    books = await reading.books(tx, account_ids, programs, lock=True)
     rows = await queries.owners(tx, books)
     owned = [Owned(books[row.account_id], programs[row.program_id], row.customer_id) for row in rows]
     await writing.save(tx, owned)
@@ -203,7 +203,7 @@ async def _own(tx: Tx, program: Program, customer_id: UUID) -> Owned:
     await tx.execute(writing.BY_KEY)
     member = program.program_id, customer_id
     account_id = (await writing.open_accounts(tx, [member], programs))[member]
-    books = await queries.books(tx, [account_id], programs, lock=True)
+    books = await reading.books(tx, [account_id], programs, lock=True)
     return Owned(books[account_id], program, customer_id)
 
 

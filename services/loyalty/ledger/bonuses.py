@@ -8,7 +8,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, and_, or_, select
 
 from libs.db import Tx
-from services.loyalty.ledger import queries, writing
+from services.loyalty.ledger import queries, reading, writing
 from services.loyalty.ledger.tables import awards
 from services.loyalty.ledger.work import (
     NO_RULE,
@@ -75,7 +75,7 @@ async def work_in_occasions(tx: Tx, occasions: Sequence[Occasion]) -> None:
     members = await known_members(tx, {(each.business_id, each.customer_id) for _, each in due})
     wanted = {(program.program_id, each.customer_id) for program, each in due}
     opened = await writing.open_accounts(tx, wanted, by_id)
-    books = await queries.books(tx, opened.values(), by_id, lock=True)
+    books = await reading.books(tx, opened.values(), by_id, lock=True)
     work = Work(by_id, of_program, opened, books, members, {}, {}, {}, {}, {}, {})
     await look(tx, work)
     done = await _done(tx, opened, due)

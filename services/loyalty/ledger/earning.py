@@ -11,24 +11,28 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, and_, func, select, text
+from sqlalchemy import and_, func, select, text
 
+from libs import arrays
 from libs.db import Tx
 from libs.inbox import NotYet
 from libs.outbox import Fact
+from libs.pipeline import Query, Step
 from regulars.loyalty.v1 import events_pb2 as events
 from services.loyalty.cards import queries as cards_queries
 from services.loyalty.cards import rules as cards
 from services.loyalty.cards.rules import Card
-from services.loyalty.ledger import queries, rules, writing
+from services.loyalty.ledger import queries, reading, rules, writing
 from services.loyalty.ledger.rules import Book
 from services.loyalty.ledger.tables import allocations, entries, judged_orders
 from services.loyalty.ledger.work import (
     Judged,
+    Members,
     Work,
+    asked_members,
     business_key,
-    known_members,
-    look,
+    look_at_segments,
+    members_in,
     note_awards,
     reasons,
     save,
@@ -36,12 +40,24 @@ from services.loyalty.ledger.work import (
 )
 from services.loyalty.programs import queries as programs_queries
 from services.loyalty.programs import rules as earning
-from services.loyalty.programs.queries import Program
+from services.loyalty.programs.queries import Program, RuleBook
 from services.loyalty.programs.rules import Award, Context, Purchase, Rule
+from services.loyalty.tiers import queries as tiers_queries
+from services.loyalty.tiers.rules import ladder_of
 
 _j, _e, _al = judged_orders.c, entries.c, allocations.c
 
-_ORDERS = text("""
+_JUDGED = Query(
+    text("select j.* from judged_orders j where j.tenant_id = :tenant and j.order_id = any(:orders)")
+)
+_SPENT = Query(
+    text("""
+    select e.account_id, e.order_id, e.entry_id, e.points from entries e
+    where e.tenant_id = :tenant and e.order_id = any(:orders) and e.kind = 2
+""")
+)
+_ORDERS = Query(
+    text("""
     insert into orders as o
     select r.* from json_populate_recordset(null::orders, cast(:rows as json)) r
     on conflict on constraint orders_pkey do update
@@ -51,6 +67,7 @@ _ORDERS = text("""
     where o.version < excluded.version
     returning o.order_id
 """)
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +97,18 @@ async def work_in_orders(tx: Tx, heard: Iterable[Heard]) -> None:
             newest[each.order_id] = each
     if not newest:
         return
-    await tx.execute(writing.BY_KEY)
-    programs = await _programs(tx, {each.business_id for each in newest.values()})
-    members = await known_members(tx, {(each.business_id, each.customer_id) for each in newest.values()})
+    businesses = sorted({each.business_id for each in newest.values()})
+    whose = {(each.business_id, each.customer_id) for each in newest.values()}
     rows = [_order_row(tx, newest[order_id]) for order_id in sorted(newest)]
-    fresh = set((await tx.execute(_ORDERS, {"rows": orjson.dumps(rows).decode()})).scalars())
+    _, found, known, changed = await tx.together(
+        (reading.FIND_BY_KEY, {}),
+        programs_queries.asked_of_businesses(tx, businesses),
+        asked_members(tx, whose),
+        (_ORDERS, {"rows": orjson.dumps(rows).decode()}),
+    )
+    programs = _programs(businesses, found)
+    members = members_in(known, whose)
+    fresh = {row.order_id for row in changed}
     todo = sorted(
         (each for each in newest.values() if each.order_id in fresh),
         key=lambda each: (each.purchase.placed_at, each.order_id),
@@ -98,20 +122,20 @@ async def work_in_orders(tx: Tx, heard: Iterable[Heard]) -> None:
     await save(tx, work)
 
 
-async def _programs(tx: Tx, business_ids: set[UUID]) -> dict[UUID, list[Program]]:
+def _programs(business_ids: Iterable[UUID], rows: Iterable[Any]) -> dict[UUID, list[Program]]:
     found: dict[UUID, list[Program]] = {}
-    for business_id in sorted(business_ids):
-        rows = await programs_queries.of_business(tx, business_id)
-        if not rows:
+    for row in rows:
+        found.setdefault(row.business_id, []).append(programs_queries.program_of(row))
+    for business_id in business_ids:
+        if business_id not in found:
             raise NotYet(business_key(business_id))
-        found[business_id] = [programs_queries.program_of(row) for row in rows]
     return found
 
 
 async def _load(
     tx: Tx,
     programs: Mapping[UUID, Sequence[Program]],
-    members: dict[tuple[UUID, UUID], Row[Any]],
+    members: Members,
     todo: Sequence[Heard],
 ) -> Work:
     """Everything that the orders need, read under the locks of their accounts."""
@@ -123,16 +147,24 @@ async def _load(
     account_ids = sorted(opened.values())
     order_ids = [each.order_id for each in todo]
     # First the locks: what is read before them may change.
-    books = await queries.books(tx, account_ids, by_id, lock=True)
-    judged = await _judged(tx, order_ids)
-    since = min((each.judged_at for each in judged.values()), default=None)
-    of_program = {program_id: await programs_queries.rule_book(tx, program_id, since) for program_id in by_id}
+    those = {"tenant": tx.tenant_id, "orders": arrays.uuids(order_ids)}
+    asked: list[Step] = [
+        (_JUDGED, those),
+        (_SPENT, those),
+        programs_queries.asked_rules(tx, list(by_id)),
+        tiers_queries.asked_ladders(tx, list(by_id)),
+        tiers_queries.asked_standings(tx, account_ids),
+    ]
+    books, found = await reading.books_with(tx, account_ids, by_id, asked, lock=True)
+    before, redeemed, rows_of_rules, tiers, standings = found
+    judged = _judged(before)
+    of_program = await _rules(tx, by_id, judged, rows_of_rules)
     reclaims = await _reclaims(tx, order_ids) if judged else {}
-    spent = await _spent(tx, order_ids)
+    spent = await _spent(tx, redeemed)
     shares = await queries.shares(tx, [each[0] for them in spent.values() for each in them])
     closed = {lot for them in (*reclaims.values(), *shares.values()) for lot in them}
     if closed:
-        books = await queries.books(tx, account_ids, by_id, lock=True, more_lots=closed)
+        books = await reading.books(tx, account_ids, by_id, lock=True, more_lots=closed)
     needs_numbers = any(_is_counting(rule) for each in of_program.values() for rule in each.now)
     numbers = await queries.orders_before(tx, account_ids) if needs_numbers else {}
     given: dict[UUID, dict[str, dict[date, int]]] = {}
@@ -142,7 +174,9 @@ async def _load(
         days_of = given.setdefault(row.account_id, {}).setdefault(str(row.rule_id), {})
         days_of[row.local_day] = int(row.points)
     work = Work(by_id, of_program, opened, books, members, judged, numbers, given, reclaims, spent, shares)
-    await look(tx, work)
+    work.ladders = {row.program_id: ladder_of(row.definition) for row in tiers}
+    work.standings = tiers_queries.standings_in(standings)
+    await look_at_segments(tx, work)
     if any(rule.kind == earning.STAMP_CARD for each in of_program.values() for rule in each.at(tx.now)):
         work.cards = await cards_queries.cards_of(tx, account_ids)
         work.stamps = await cards_queries.stamps_of_orders(tx, order_ids)
@@ -153,8 +187,20 @@ def _is_counting(rule: Rule) -> bool:
     return rule.terms.get("trigger") in {earning.FIRST_ORDER, earning.NTH_ORDER}
 
 
-async def _judged(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], Judged]:
-    wanted = select(judged_orders).where(_j.tenant_id == tx.tenant_id, _j.order_id.in_(order_ids))
+async def _rules(
+    tx: Tx,
+    program_ids: Iterable[UUID],
+    judged: Mapping[tuple[UUID, UUID], Judged],
+    now: Sequence[Any],
+) -> dict[UUID, RuleBook]:
+    """The rules that hold now, and those that held when an order of the batch was first judged."""
+    if judged:
+        since = min(each.judged_at for each in judged.values())
+        return {each: await programs_queries.rule_book(tx, each, since) for each in program_ids}
+    return {each: RuleBook([row for row in now if row.program_id == each]) for each in program_ids}
+
+
+def _judged(rows: Iterable[Any]) -> dict[tuple[UUID, UUID], Judged]:
     return {
         (row.program_id, row.order_id): Judged(
             account_id=row.account_id,
@@ -165,7 +211,7 @@ async def _judged(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], 
             reclaimed=row.reclaimed,
             shortfall=row.shortfall,
         )
-        for row in await tx.execute(wanted)
+        for row in rows
     }
 
 
@@ -184,21 +230,17 @@ async def _reclaims(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID]
     )
     found: dict[tuple[UUID, UUID], dict[UUID, int]] = {}
     rows = (await tx.execute(wanted)).all()
-    now = await queries.roots(tx, {row.account_id for row in rows})
+    now = await reading.roots(tx, {row.account_id for row in rows})
     for row in rows:
         if row.points > 0:
             found.setdefault((now[row.account_id], row.order_id), {})[row.lot_id] = int(row.points)
     return found
 
 
-async def _spent(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]]:
+async def _spent(tx: Tx, rows: Sequence[Any]) -> dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]]:
     """Redemptions on orders: by (account, order): (entry, points, points that came back)."""
-    wanted = select(_e.account_id, _e.order_id, _e.entry_id, _e.points).where(
-        _e.tenant_id == tx.tenant_id, _e.order_id.in_(order_ids), _e.kind == rules.REDEEM
-    )
-    rows = (await tx.execute(wanted)).all()
     back = await queries.returned(tx, [row.entry_id for row in rows]) if rows else {}
-    now = await queries.roots(tx, {row.account_id for row in rows})
+    now = await reading.roots(tx, {row.account_id for row in rows})
     found: dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]] = {}
     for row in rows:
         spent = row.entry_id, -row.points, back.get(row.entry_id, 0)

@@ -1,20 +1,18 @@
 """Reads of the ledger: books as they are now, balances of past instants, statements."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Select, Uuid, and_, bindparam, func, or_, select, text
+from sqlalchemy import Row, Select, and_, func, or_, select
 
 from libs.crypto import Column
 from libs.crypto.tables import subject_keys
 from libs.db import Tx
-from libs.ids import new_id
-from libs.problems import Conflict
-from services.loyalty.ledger import rules
-from services.loyalty.ledger.rules import Account, Book, Hold, Lot, Terms
+from services.loyalty.ledger import reading, rules
+from services.loyalty.ledger.rules import Book
 from services.loyalty.ledger.tables import (
     accounts,
     allocations,
@@ -33,7 +31,7 @@ from services.loyalty.problems import (
     TransactionNotFound,
 )
 from services.loyalty.programs.queries import Program
-from services.loyalty.programs.rules import Context, Rule, expires_at
+from services.loyalty.programs.rules import Context, Rule
 from services.loyalty.segments.queries import segments_of
 from services.loyalty.tables import memberships
 from services.loyalty.tiers import queries as tiers
@@ -42,20 +40,6 @@ SEALED = Column("entries", "sealed")
 
 _a, _e, _l, _h, _hl = accounts.c, entries.c, lots.c, holds.c, hold_lots.c
 _al, _m, _j, _w, _k = allocations.c, memberships.c, judged_orders.c, awards.c, subject_keys.c
-
-
-# Accounts and all that were merged into them.
-_STRANGERS = text("""
-    with recursive mine as (
-        select a.account_id, a.account_id as root from accounts a
-        where a.tenant_id = :tenant and a.account_id = any(:accounts)
-        union
-        select a.account_id, m.root from mine m
-        join accounts a on a.tenant_id = :tenant and a.merged_into = m.account_id
-    )
-    select l.*, m.root from mine m join lots l on l.tenant_id = :tenant and l.account_id = m.account_id
-    where m.root <> m.account_id and l.lot_id = any(:lots)
-""").bindparams(bindparam("accounts", type_=ARRAY(Uuid)), bindparam("lots", type_=ARRAY(Uuid)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,93 +100,6 @@ async def free_member(tx: Tx, program: Program, customer_id: UUID) -> None:
         raise ProgramInactive
 
 
-def terms_of(program: Program, now: datetime) -> Terms:
-    """What a program says about its ledger, at an instant."""
-    settings = program.settings
-    renewed = expires_at(settings, now, program.zone) if settings.expiry == "INACTIVITY" else None
-    return Terms(
-        return_policy=settings.return_policy,
-        returned_points=timedelta(days=settings.returned_points_days),
-        renewed_expiry=renewed,
-    )
-
-
-async def books(
-    tx: Tx,
-    account_ids: Iterable[UUID],
-    programs: Mapping[UUID, Program],
-    *,
-    lock: bool,
-    more_lots: Iterable[UUID] = (),
-) -> dict[UUID, Book]:
-    """The books of these accounts, settled as of now: open lots, open holds, and `more_lots` that are closed.
-
-    `lock`: their rows are locked, in the order of their ids. `programs` has the program of each.
-    """
-    wanted = sorted(set(account_ids))
-    if not wanted:
-        return {}
-    mine = select(accounts).where(_a.tenant_id == tx.tenant_id, _a.account_id.in_(wanted))
-    mine = mine.order_by(_a.account_id)
-    rows = (await tx.execute(mine.with_for_update() if lock else mine)).all()
-    if lock and any(row.merged_into for row in rows):
-        raise Conflict  # merged since the caller looked who it is: the next attempt finds the survivor
-    found = {
-        row.account_id: Book(
-            account=account_of(row),
-            lots={},
-            holds={},
-            now=tx.now,
-            terms=terms_of(programs[row.program_id], tx.now),
-            new_id=new_id,
-        )
-        for row in rows
-    }
-    open_lots = select(lots).where(
-        _l.tenant_id == tx.tenant_id,
-        _l.account_id.in_(wanted),
-        or_(_l.remaining > 0, _l.lot_id.in_(list(more_lots))),
-    )
-    for row in await tx.execute(open_lots):
-        found[row.account_id].lots[row.lot_id] = lot_of(row)
-    missing = set(more_lots).difference(*(book.lots for book in found.values()))
-    if missing:
-        where = {"tenant": tx.tenant_id, "accounts": wanted, "lots": list(missing)}
-        for row in await tx.execute(_STRANGERS, where):
-            found[row.root].strangers[row.lot_id] = lot_of(row)
-    if any(book.account.held for book in found.values()):
-        for row in await tx.execute(_open_holds(tx, wanted)):
-            book = found[row.account_id]
-            hold = book.holds.get(row.hold_id) or hold_of(row)
-            book.holds[row.hold_id] = hold
-            hold.lots[row.lot_id] = row.held_points
-    for book in found.values():
-        book.settle()
-    return found
-
-
-def _open_holds(tx: Tx, account_ids: Sequence[UUID]) -> Select[Any]:
-    return (
-        select(holds, _hl.lot_id, _hl.points.label("held_points"))
-        .join(hold_lots, and_(_hl.tenant_id == _h.tenant_id, _hl.hold_id == _h.hold_id))
-        .where(_h.tenant_id == tx.tenant_id, _h.account_id.in_(account_ids), _h.state == rules.OPEN)
-    )
-
-
-async def roots(tx: Tx, account_ids: Iterable[UUID]) -> dict[UUID, UUID]:
-    """Into which account each of these was merged by now; itself if into none."""
-    found = {each: each for each in account_ids}
-    asked = set(found)
-    while asked:
-        wanted = select(_a.account_id, _a.merged_into).where(
-            _a.tenant_id == tx.tenant_id, _a.account_id.in_(asked), _a.merged_into.is_not(None)
-        )
-        step = {row.account_id: row.merged_into for row in await tx.execute(wanted)}
-        found = {each: step.get(now, now) for each, now in found.items()}
-        asked = set(step.values())
-    return found
-
-
 async def account_id(tx: Tx, program_id: UUID, customer_id: UUID) -> UUID | None:
     """The account of a customer in a program; None before anything happened."""
     wanted = select(_a.account_id).where(
@@ -227,7 +124,7 @@ async def balance(tx: Tx, program: Program, customer_id: UUID, as_of: datetime |
             next_expiry_at=None,
             as_of=as_of or tx.now,
         )
-    book = (await books(tx, [mine], {program.program_id: program}, lock=False))[mine]
+    book = (await reading.books(tx, [mine], {program.program_id: program}, lock=False))[mine]
     if as_of is not None and as_of < tx.now:
         return await _past(tx, book, customer_id, as_of)
     account = book.account
@@ -473,21 +370,6 @@ def _by_rule(given: Iterable[Row[Any]], day: date) -> dict[str, int]:
         if (row.local_day.year, row.local_day.month) == (day.year, day.month):
             found[str(row.rule_id)] = found.get(str(row.rule_id), 0) + int(row.points)
     return found
-
-
-def account_of(row: Row[Any]) -> Account:
-    """An account's row, as the rules know it."""
-    return Account(**{name: row._mapping[name] for name in Account.__slots__})
-
-
-def lot_of(row: Row[Any]) -> Lot:
-    """A lot's row, as the rules know it."""
-    return Lot(**{name: row._mapping[name] for name in Lot.__slots__})
-
-
-def hold_of(row: Row[Any]) -> Hold:
-    """A hold's row, as the rules know it; its lots are still to come."""
-    return Hold(lots={}, **{name: row._mapping[name] for name in Hold.__slots__ if name != "lots"})
 
 
 async def owners(tx: Tx, account_ids: Iterable[UUID]) -> list[Row[Any]]:

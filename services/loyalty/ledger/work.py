@@ -7,29 +7,39 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Row, select, text, tuple_
+from sqlalchemy import text
 
+from libs import arrays
 from libs.db import Tx
 from libs.inbox import NotYet
 from libs.outbox import Fact
 from libs.pipeline import Query, Step
 from services.loyalty.cards import actions as cards_actions
 from services.loyalty.cards.rules import Card
-from services.loyalty.ledger import writing
+from services.loyalty.ledger import reading, writing
 from services.loyalty.ledger.rules import Book
 from services.loyalty.ledger.writing import Member, Owned
 from services.loyalty.programs.queries import Program, RuleBook
 from services.loyalty.programs.rules import Award, Context
 from services.loyalty.segments.queries import Segments, segments_of
-from services.loyalty.tables import memberships
 from services.loyalty.tiers import actions as tiers
 from services.loyalty.tiers import queries as tiers_queries
 from services.loyalty.tiers.rules import Ladder, Standing, Tier
 
 NO_RULE = UUID(int=0)  # the rule of what a tier multiplies
 
-_m = memberships.c
+Members = dict[tuple[UUID, UUID], Any]
 
+_MEMBERS = Query(
+    text("""
+    select m.* from unnest(:businesses, :customers) as k (business_id, customer_id)
+    cross join lateral (
+        select m.* from memberships m
+        where m.tenant_id = :tenant and m.business_id = k.business_id and m.customer_id = k.customer_id
+          and m.joined_at is not null limit 1
+    ) m
+""")
+)
 _JUDGED = Query(
     text("""
     insert into judged_orders as j
@@ -69,7 +79,7 @@ class Work:
     rules: dict[UUID, RuleBook]
     accounts: dict[Member, UUID]
     books: dict[UUID, Book]
-    members: dict[tuple[UUID, UUID], Row[Any]]
+    members: Members
     judged: dict[tuple[UUID, UUID], Judged]
     numbers: dict[UUID, int]
     given: dict[UUID, dict[str, dict[date, int]]]
@@ -88,14 +98,23 @@ class Work:
     award_rows: dict[tuple[UUID, str, UUID], dict[str, Any]] = field(default_factory=dict)
 
 
-async def known_members(tx: Tx, members: set[tuple[UUID, UUID]]) -> dict[tuple[UUID, UUID], Row[Any]]:
+async def known_members(tx: Tx, members: set[tuple[UUID, UUID]]) -> Members:
     """The memberships of (business, customer). Raises NotYet for one that was not heard of."""
-    wanted = select(memberships).where(
-        _m.tenant_id == tx.tenant_id,
-        tuple_(_m.business_id, _m.customer_id).in_(sorted(members)),
-        _m.joined_at.is_not(None),
-    )
-    found = {(row.business_id, row.customer_id): row for row in await tx.execute(wanted)}
+    return members_in((await tx.together((reading.FIND_BY_KEY, {}), asked_members(tx, members)))[1], members)
+
+
+def asked_members(tx: Tx, members: set[tuple[UUID, UUID]]) -> Step:
+    """What gives the rows of `members_in`."""
+    return _MEMBERS, {
+        "tenant": tx.tenant_id,
+        "businesses": arrays.uuids([business_id for business_id, _ in members]),
+        "customers": arrays.uuids([customer_id for _, customer_id in members]),
+    }
+
+
+def members_in(rows: Iterable[Any], members: set[tuple[UUID, UUID]]) -> Members:
+    """The memberships by (business, customer). Raises NotYet for one that was not heard of."""
+    found = {(row.business_id, row.customer_id): row for row in rows}
     for business_id, customer_id in members:
         if (business_id, customer_id) not in found:
             raise NotYet(member_key(business_id, customer_id))
@@ -116,6 +135,11 @@ async def look(tx: Tx, work: Work) -> None:
     """Where the members stand before their orders are worked in, and in which segments they are."""
     work.ladders = {each: await tiers_queries.ladder(tx, each) for each in sorted(work.programs)}
     work.standings = await tiers_queries.standings_of(tx, sorted(work.books))
+    await look_at_segments(tx, work)
+
+
+async def look_at_segments(tx: Tx, work: Work) -> None:
+    """In which segments the members are, if a rule asks."""
     if any(rule.conditions.segment_ids for each in work.rules.values() for rule in each.now):
         work.segments = await segments_of(tx, {customer_id for _, customer_id in work.members})
 
@@ -165,13 +189,17 @@ async def save(tx: Tx, work: Work) -> None:
     ):
         if rows:
             also.append((query, {"rows": orjson.dumps(rows).decode()}))
-    await writing.save(tx, owned, also=also)
+    judged = [(work.programs[each], work.ladders[each], _accounts_of(owned, each)) for each in work.programs]
+    asked = [tiers_queries.asked_facts(tx, *each, tx.now) for each in judged]
+    found = await writing.save(tx, owned, also=[*also, *asked])
     at = {each.book.account.account_id: each.program.business_id for each in owned}
     await cards_actions.save(tx, at, work.changed_cards, work.changed_stamps, work.card_facts)
-    for program_id in sorted(work.programs):
-        mine = sorted(each.book.account.account_id for each in owned if each.program.program_id == program_id)
-        if mine:
-            await tiers.judge(tx, work.programs[program_id], work.ladders[program_id], mine)
+    for (program, ladder, _), rows in zip(judged, found[len(also) :], strict=True):
+        await tiers.judge_by(tx, program, ladder, tiers_queries.facts_in(rows), work.standings)
+
+
+def _accounts_of(owned: Iterable[Owned], program_id: UUID) -> list[UUID]:
+    return sorted(each.book.account.account_id for each in owned if each.program.program_id == program_id)
 
 
 def reasons(given: Iterable[Award]) -> list[dict[str, Any]]:

@@ -7,9 +7,10 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import ARRAY, Uuid, bindparam, text
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 
+from libs import arrays
 from libs.db import Tx
 from libs.ids import new_id
 from libs.instants import stamp
@@ -17,17 +18,12 @@ from libs.outbox import Fact, posting
 from libs.pipeline import Query, Step
 from regulars.loyalty.v1 import events_pb2 as events
 from regulars.loyalty.v1.programs_pb2 import PointReason
-from services.loyalty.ledger import rules
+from services.loyalty.ledger import reading, rules
 from services.loyalty.ledger.rules import Book, Entry
 from services.loyalty.ledger.tables import accounts
 from services.loyalty.programs.queries import Program
 
-# Every look-up of a book is by key: a plan made while the tables were small must not scan them later.
-BY_KEY = text("""
-    select set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),
-           set_config('enable_mergejoin', 'off', true)
-""")
-FIND_BY_KEY = Query(BY_KEY)
+BY_KEY, FIND_BY_KEY = reading.BY_KEY, reading.FIND_BY_KEY
 
 _ACCOUNTS = Query(
     text("""
@@ -79,14 +75,16 @@ _HOLD_LOTS = Query(
         "insert into hold_lots select r.* from json_populate_recordset(null::hold_lots, cast(:rows as json)) r"
     )
 )
-_OPENED = text("""
+_OPENED = Query(
+    text("""
     select a.account_id, a.program_id, a.customer_id
     from unnest(:programs, :customers) as k (program_id, customer_id)
     cross join lateral (
         select a.account_id, a.program_id, a.customer_id from accounts a
         where a.tenant_id = :tenant and a.program_id = k.program_id and a.customer_id = k.customer_id limit 1
     ) a
-""").bindparams(bindparam("programs", type_=ARRAY(Uuid)), bindparam("customers", type_=ARRAY(Uuid)))
+""")
+)
 
 _ACCOUNT = (
     "account_id",
@@ -149,10 +147,11 @@ async def open_accounts(
     wanted = sorted(set(members))
     where: dict[str, Any] = {
         "tenant": tx.tenant_id,
-        "programs": [program_id for program_id, _ in wanted],
-        "customers": [customer_id for _, customer_id in wanted],
+        "programs": arrays.uuids([program_id for program_id, _ in wanted]),
+        "customers": arrays.uuids([customer_id for _, customer_id in wanted]),
     }
-    found = {(row.program_id, row.customer_id): row.account_id for row in await tx.execute(_OPENED, where)}
+    _, known = await tx.together((FIND_BY_KEY, {}), (_OPENED, where))
+    found = {(row.program_id, row.customer_id): row.account_id for row in known}
     missing = [member for member in wanted if member not in found]
     if missing:
         rows = [
@@ -167,9 +166,8 @@ async def open_accounts(
             for program_id, customer_id in missing
         ]
         await tx.execute(insert(accounts).values(rows).on_conflict_do_nothing())
-        found = {
-            (row.program_id, row.customer_id): row.account_id for row in await tx.execute(_OPENED, where)
-        }
+        (known,) = await tx.together((_OPENED, where))
+        found = {(row.program_id, row.customer_id): row.account_id for row in known}
     return found
 
 
@@ -180,11 +178,11 @@ async def save(
     actor: str = "",
     sealed: Mapping[UUID, tuple[UUID, bytes]] | None = None,
     also: Sequence[Step] = (),
-) -> None:
+) -> list[list[Any]]:
     """Writes what changed in these books, and emits its events.
 
     `actor` is who did the entries that do not happen by themselves; `sealed` are (key, text) of entries; `also`
-    are statements that travel with them.
+    are statements that travel after them, and whose rows are given.
     """
     changed = [each for each in owned if each.book.changed]
     steps: list[Step] = []
@@ -219,8 +217,7 @@ async def save(
     if facts:
         steps.append(posting(tx, facts)[1])
     steps += also
-    if steps:
-        await tx.together(*steps)
+    return (await tx.together(*steps))[len(steps) - len(also) :] if steps else []
 
 
 def _plain(values: object, names: Sequence[str]) -> dict[str, Any]:

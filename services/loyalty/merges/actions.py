@@ -16,8 +16,7 @@ from libs.ids import new_id
 from libs.inbox import NotYet
 from libs.problems import Conflict
 from services.loyalty.households import moves as households
-from services.loyalty.ledger import queries as ledger
-from services.loyalty.ledger import writing
+from services.loyalty.ledger import reading, writing
 from services.loyalty.ledger.tables import accounts, orders
 from services.loyalty.ledger.writing import Owned
 from services.loyalty.merges import queries, rules
@@ -225,7 +224,7 @@ async def _apply(tx: Tx, of: Merge, survivor_id: UUID) -> None:
     await households.lock(tx, [of.source_id, survivor_id])
     members = [(each, customer) for each in by_id for customer in (of.source_id, survivor_id)]
     opened = await writing.open_accounts(tx, members, by_id) if members else {}
-    books = await ledger.books(tx, opened.values(), by_id, lock=True)
+    books = await reading.books(tx, opened.values(), by_id, lock=True)
     owned: list[Owned] = []
     pairs: list[tuple[Program, UUID, UUID, Moved]] = []
     for program_id, program in sorted(by_id.items()):
@@ -350,7 +349,7 @@ async def _undo(tx: Tx, row: Any) -> None:
     notes = {each.source_account_id: await _all_moved(tx, each) for each in moved_accounts}
     ids = [account for each in moved_accounts for account in (each.source_account_id, each.target_account_id)]
     origins = [origin for note in notes.values() for origin, _ in note.lots]
-    books = await ledger.books(tx, ids, by_id, lock=True, more_lots=origins)
+    books = await reading.books(tx, ids, by_id, lock=True, more_lots=origins)
     owned: list[Owned] = []
     lacking: dict[UUID, int] = {}
     for each in moved_accounts:

@@ -6,7 +6,10 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Row, Uuid, bindparam, or_, select, text
 
+from libs import arrays
 from libs.db import Tx
+from libs.pipeline import Query
+from services.loyalty.ledger.reading import FIND_BY_KEY
 from services.loyalty.merges.tables import merged_accounts, merges
 
 _m, _ma = merges.c, merged_accounts.c
@@ -24,18 +27,22 @@ _SPENT = text("""
 """).bindparams(bindparam("lots", type_=ARRAY(Uuid)), bindparam("holds", type_=ARRAY(Uuid)))
 
 
+_STEPS = Query(
+    text("""
+    select m.source_id, m.target_id from merges m
+    where m.tenant_id = :tenant and m.source_id = any(:asked) and m.merged_at is not null and m.undone_at is null
+""")
+)
+
+
 async def survivors(tx: Tx, customer_ids: Iterable[UUID]) -> dict[UUID, UUID]:
     """Who each of these customers is by now: themselves, or whom they were merged into."""
     found = {each: each for each in customer_ids}
     asked: Collection[UUID] = set(found)
     while asked:
-        wanted = select(_m.source_id, _m.target_id).where(
-            _m.tenant_id == tx.tenant_id,
-            _m.source_id.in_(list(asked)),
-            _m.merged_at.is_not(None),
-            _m.undone_at.is_(None),
-        )
-        step = {row.source_id: row.target_id for row in await tx.execute(wanted)}
+        where = {"tenant": tx.tenant_id, "asked": arrays.uuids(list(asked))}
+        _, rows = await tx.together((FIND_BY_KEY, {}), (_STEPS, where))
+        step = {row.source_id: row.target_id for row in rows}
         found = {each: step.get(now, now) for each, now in found.items()}
         asked = set(step.values())
     return found

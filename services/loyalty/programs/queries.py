@@ -1,15 +1,17 @@
 """Reads about businesses, programs and their rules; the one place that says which of them a request means."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import Row, Select, and_, func, or_, select
+from sqlalchemy import ARRAY, Row, Select, Uuid, and_, any_, bindparam, func, or_, select, text
 
+from libs import arrays
 from libs.db import Tx
+from libs.pipeline import Query, Step
 from libs.problems import InvalidArgument
 from services.loyalty.problems import ProgramNotFound, RuleNotFound
 from services.loyalty.programs import rules
@@ -98,6 +100,30 @@ async def of_business(tx: Tx, business_id: UUID) -> list[Row[Any]]:
     return list((await tx.execute(wanted.order_by(_p.is_default.desc(), _p.program_id.desc()))).all())
 
 
+_OF_BUSINESSES = Query(
+    _PROGRAM.where(
+        _p.tenant_id == bindparam("tenant", type_=Uuid),
+        _p.business_id == any_(bindparam("businesses", type_=ARRAY(Uuid))),
+    ).order_by(_p.is_default.desc(), _p.program_id.desc())
+)
+_RULES = Query(
+    text("""
+    select r.* from earning_rules r
+    where r.tenant_id = :tenant and r.program_id = any(:programs) and r.holds_until is null
+""")
+)
+
+
+def asked_of_businesses(tx: Tx, business_ids: Collection[UUID]) -> Step:
+    """What gives the programs of businesses, as `of_business` does of one."""
+    return _OF_BUSINESSES, {"tenant": tx.tenant_id, "businesses": arrays.uuids(list(business_ids))}
+
+
+def asked_rules(tx: Tx, program_ids: Collection[UUID]) -> Step:
+    """What gives the versions of programs' rules that hold now."""
+    return _RULES, {"tenant": tx.tenant_id, "programs": arrays.uuids(list(program_ids))}
+
+
 async def all_of_tenant(tx: Tx) -> list[Program]:
     """All programs of the tenant."""
     rows = await tx.execute(_PROGRAM.where(_p.tenant_id == tx.tenant_id).order_by(_p.program_id))
@@ -143,7 +169,7 @@ async def rule_rows(tx: Tx, program_id: UUID, since: datetime | None = None) -> 
 class RuleBook:
     """The rules of a program, now and as they were."""
 
-    def __init__(self, rows: Sequence[Row[Any]]) -> None:
+    def __init__(self, rows: Sequence[Any]) -> None:
         self._versions = [
             (row.holds_from, row.holds_until, rules.rule_of(row.rule_id, row.definition)) for row in rows
         ]
@@ -163,7 +189,7 @@ async def rule_book(tx: Tx, program_id: UUID, since: datetime | None = None) -> 
     return RuleBook(await rule_rows(tx, program_id, since))
 
 
-def program_of(found: Row[Any]) -> Program:
+def program_of(found: Any) -> Program:
     """A program's row, as it works."""
     return Program(
         program_id=found.program_id,

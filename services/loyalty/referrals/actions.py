@@ -11,17 +11,18 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, insert, or_, select, update
+from sqlalchemy import Row, insert, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from libs import jobs
+from libs import arrays, jobs
 from libs.db import Tx
 from libs.ids import new_id
 from libs.outbox import Fact, emit_all
+from libs.pipeline import Query
 from libs.problems import Conflict
 from regulars.loyalty.v1 import events_pb2 as events
 from services.loyalty.ledger import queries as ledger
-from services.loyalty.ledger import writing
+from services.loyalty.ledger import reading, writing
 from services.loyalty.ledger.bonuses import Occasion, work_in_occasions
 from services.loyalty.ledger.tables import awards
 from services.loyalty.ledger.work import NO_RULE
@@ -46,6 +47,15 @@ SETTLE = "settle_referrals"
 MAX_INVITATIONS = 100
 
 _r = referrals.c
+_OF_ORDERS = Query(
+    text("""
+    select r.referral_id from referrals r
+    where r.tenant_id = :tenant and r.friend_id = any(:friends) and r.state = 2
+    union
+    select r.referral_id from referrals r
+    where r.tenant_id = :tenant and r.order_id = any(:orders) and r.state in (4, 5)
+""")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,14 +208,13 @@ async def reject_referral(tx: Tx, before: Row[Any]) -> Row[Any]:
 
 async def orders_changed(tx: Tx, order_ids: Collection[UUID], customer_ids: Collection[UUID]) -> None:
     """Has those referrals looked at that orders of these customers may decide."""
-    wanted = select(_r.referral_id).where(
-        _r.tenant_id == tx.tenant_id,
-        or_(
-            _r.friend_id.in_(list(customer_ids)) & (_r.state == rules.REGISTERED),
-            _r.order_id.in_(list(order_ids)) & _r.state.in_([rules.QUALIFIED, rules.REWARDED]),
-        ),
-    )
-    await look_again(tx, (await tx.execute(wanted)).scalars().all())
+    where = {
+        "tenant": tx.tenant_id,
+        "orders": arrays.uuids(list(order_ids)),
+        "friends": arrays.uuids(list(customer_ids)),
+    }
+    _, rows = await tx.together((reading.FIND_BY_KEY, {}), (_OF_ORDERS, where))
+    await look_again(tx, {row.referral_id for row in rows})
 
 
 async def people_changed(tx: Tx, customer_ids: Collection[UUID]) -> None:
@@ -271,7 +280,7 @@ async def settle(tx: Tx, referral_id: UUID, seen: int, alike: frozenset[int] | N
     await tx.execute(writing.BY_KEY)
     opened = await writing.open_accounts(tx, [(program.program_id, each) for each in people], by_id)
     lots = await queries.lots_of(tx, [before.referrer_entry_id, before.friend_entry_id])
-    books = await ledger.books(tx, opened.values(), by_id, lock=True)
+    books = await reading.books(tx, opened.values(), by_id, lock=True)
     owned = {
         customer_id: Owned(books[account], program, customer_id)
         for (_, customer_id), account in opened.items()

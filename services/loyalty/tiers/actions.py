@@ -24,7 +24,7 @@ from services.loyalty.problems import TierNotFound
 from services.loyalty.programs.queries import Program
 from services.loyalty.tiers import queries, rules
 from services.loyalty.tiers.queries import Configuration
-from services.loyalty.tiers.rules import Ladder, Standing, Verdict
+from services.loyalty.tiers.rules import Facts, Ladder, Standing, Verdict
 from services.loyalty.tiers.tables import tier_changes, tier_configurations
 
 _a = accounts.c
@@ -84,12 +84,31 @@ async def judge(
 
     Emits TierUpgraded, TierDowngraded, TierDowngradePending.
     """
-    facts = await queries.facts(tx, program, of, account_ids, tx.now)
-    known = await queries.standings_of(tx, account_ids)
+    asked = queries.asked_facts(tx, program, of, account_ids, tx.now)
+    facts, known = await tx.together(asked, queries.asked_standings(tx, account_ids))
+    return await judge_by(
+        tx,
+        program,
+        of,
+        queries.facts_in(facts),
+        queries.standings_in(known),
+        recalculating=recalculating,
+    )
+
+
+async def judge_by(
+    tx: Tx,
+    program: Program,
+    of: Ladder,
+    facts: Mapping[UUID, tuple[Facts, Facts]],
+    known: Mapping[UUID, Standing],
+    *,
+    recalculating: bool = False,
+) -> int:
+    """As `judge`, by what was read of the accounts under their locks."""
     moved: dict[UUID, tuple[Standing, Verdict]] = {}
-    for account_id in account_ids:
+    for account_id, (now, last) in facts.items():
         before = known.get(account_id) or Standing(tier=of.tiers[0].name)
-        now, last = facts[account_id]
         verdict = rules.judge(of, before, now, last, tx.now, program.zone, recalculating=recalculating)
         if verdict.standing != before:
             moved[account_id] = before, verdict

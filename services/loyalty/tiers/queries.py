@@ -1,6 +1,6 @@
 """Reads about tiers: ladders, standings, what counts of members, and what other tiers would change."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from typing import Any
@@ -8,9 +8,12 @@ from uuid import UUID
 
 from sqlalchemy import ARRAY, Date, DateTime, Row, Select, Uuid, and_, bindparam, select, text
 
+from libs import arrays
 from libs.crypto import Column
 from libs.crypto.tables import subject_keys
 from libs.db import Tx
+from libs.pipeline import Query, Step
+from services.loyalty.ledger.reading import FIND_BY_KEY
 from services.loyalty.ledger.tables import accounts
 from services.loyalty.overrides.tables import tier_bulks
 from services.loyalty.programs.queries import Program
@@ -25,7 +28,8 @@ _o = tier_bulks.c
 
 # Account after account, by key: `lateral` and `limit` leave the planner no other order on tables that were never
 # analysed. What counts of accounts since `start`, and between `last_start` and `start`; null: since ever, and nothing.
-_FACTS = text("""
+_FACTS = Query(
+    text("""
     select a.account_id, bought.*, given.*
     from unnest(:accounts) as wanted (account_id)
     cross join lateral (
@@ -55,11 +59,21 @@ _FACTS = text("""
         ) e
     ) given
 """).bindparams(
-    bindparam("accounts", type_=ARRAY(Uuid)),
-    bindparam("start", type_=Date),
-    bindparam("last_start", type_=Date),
-    bindparam("begin", type_=DateTime(timezone=True)),
-    bindparam("last_begin", type_=DateTime(timezone=True)),
+        bindparam("accounts", type_=ARRAY(Uuid)),
+        bindparam("start", type_=Date),
+        bindparam("last_start", type_=Date),
+        bindparam("begin", type_=DateTime(timezone=True)),
+        bindparam("last_begin", type_=DateTime(timezone=True)),
+    )
+)
+_LADDERS = Query(
+    text("""
+    select distinct on (c.program_id) c.program_id, c.definition from tier_configurations c
+    where c.tenant_id = :tenant and c.program_id = any(:programs) order by c.program_id, c.version desc
+""")
+)
+_STANDINGS = Query(
+    text("select s.* from standings s where s.tenant_id = :tenant and s.account_id = any(:accounts)")
 )
 
 # All members of a program by the tier that they have and what counts of them; one pass over orders and entries.
@@ -170,18 +184,28 @@ def _windows(program: Program, of: Ladder, now: datetime) -> dict[str, date | da
     }
 
 
-async def facts(
-    tx: Tx, program: Program, of: Ladder, account_ids: Sequence[UUID], now: datetime
-) -> dict[UUID, tuple[Facts, Facts]]:
+def asked_facts(tx: Tx, program: Program, of: Ladder, account_ids: Sequence[UUID], now: datetime) -> Step:
+    """What gives the rows of `facts_in`."""
+    where = {"tenant": tx.tenant_id, "accounts": arrays.uuids(account_ids), **_windows(program, of, now)}
+    return _FACTS, where
+
+
+def facts_in(rows: Iterable[Any]) -> dict[UUID, tuple[Facts, Facts]]:
     """What counts of accounts of one program in the period so far, and in the one before."""
-    where = {"tenant": tx.tenant_id, "accounts": list(account_ids), **_windows(program, of, now)}
     return {
         row.account_id: (
             Facts(int(row.spending_now), int(row.visits_now), int(row.points_now)),
             Facts(int(row.spending_before), int(row.visits_before), int(row.points_before)),
         )
-        for row in await tx.execute(_FACTS, where)
+        for row in rows
     }
+
+
+async def facts(
+    tx: Tx, program: Program, of: Ladder, account_ids: Sequence[UUID], now: datetime
+) -> dict[UUID, tuple[Facts, Facts]]:
+    """The same, at once."""
+    return facts_in((await tx.together(asked_facts(tx, program, of, account_ids, now)))[0])
 
 
 async def preview(tx: Tx, program: Program, of: Ladder) -> list[Row[Any]]:
@@ -218,9 +242,18 @@ def _rank(of: Ladder) -> str:
     return f"case {' '.join(whens)} else 0 end" if whens else "0"
 
 
-async def standings_of(tx: Tx, account_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+def asked_ladders(tx: Tx, program_ids: Sequence[UUID]) -> Step:
+    """What gives the tiers of programs: rows (program_id, definition)."""
+    return _LADDERS, {"tenant": tx.tenant_id, "programs": arrays.uuids(program_ids)}
+
+
+def asked_standings(tx: Tx, account_ids: Sequence[UUID]) -> Step:
+    """What gives the rows of `standings_in`."""
+    return _STANDINGS, {"tenant": tx.tenant_id, "accounts": arrays.uuids(account_ids)}
+
+
+def standings_in(rows: Iterable[Any]) -> dict[UUID, Standing]:
     """Where accounts stand; those that never rose are left out."""
-    wanted = select(standings).where(_s.tenant_id == tx.tenant_id, _s.account_id.in_(account_ids))
     return {
         row.account_id: Standing(
             tier=row.tier,
@@ -231,8 +264,14 @@ async def standings_of(tx: Tx, account_ids: Sequence[UUID]) -> dict[UUID, Standi
             override_until=row.override_until,
             version=row.version,
         )
-        for row in await tx.execute(wanted)
+        for row in rows
     }
+
+
+async def standings_of(tx: Tx, account_ids: Sequence[UUID]) -> dict[UUID, Standing]:
+    """The same, at once."""
+    _, rows = await tx.together((FIND_BY_KEY, {}), asked_standings(tx, account_ids))
+    return standings_in(rows)
 
 
 async def due(tx: Tx, limit: int) -> list[Row[Any]]:
