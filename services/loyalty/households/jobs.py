@@ -4,9 +4,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from libs.caller import Caller, acting_as
+from libs.caller import acting_as
 from libs.run.service import Runtime
 from libs.timers import Periodic
+from services.loyalty import due
 from services.loyalty.households import queries
 from services.loyalty.ledger import actions as ledger
 from services.loyalty.programs import queries as programs
@@ -17,11 +18,8 @@ AT_ONCE = 500
 async def give_back(rt: Any) -> None:
     """Returns every tenant's pooled points that are neither spent nor set aside: holds lapsed, orders came back."""
     runtime: Runtime = rt
-    for tenant in await runtime.tenants.all():
-        itself = Caller(
-            tenant_id=tenant.tenant_id, subject=runtime.name, kind="service", service=runtime.name
-        )
-        with acting_as(itself):
+    for tenant_id in await due.tenants(runtime, "households"):
+        with acting_as(due.itself(runtime, tenant_id)):
             after: UUID | None = UUID(int=0)
             while after is not None:
                 async with runtime.db.read() as tx:

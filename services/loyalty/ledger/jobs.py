@@ -5,9 +5,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from libs.caller import Caller, acting_as
+from libs.caller import acting_as
 from libs.run.service import Runtime
 from libs.timers import Periodic
+from services.loyalty import due
 from services.loyalty.ledger import anniversaries, expiry, occasions
 from services.loyalty.people import actions as people
 from services.loyalty.people import queries as people_queries
@@ -21,8 +22,8 @@ LANES = 2  # of accounts whose lots lapse
 async def book_what_holds(rt: Any) -> None:
     """Every tenant's holds past their time, pending points whose day has come, and lots past their expiry."""
     runtime: Runtime = rt
-    for tenant in await runtime.tenants.all():
-        with acting_as(_itself(runtime, tenant.tenant_id)):
+    for tenant_id in await due.tenants(runtime, "ledger"):
+        with acting_as(due.itself(runtime, tenant_id)):
             booked = 1
             while booked:
                 async with runtime.db.tx() as tx:
@@ -42,7 +43,7 @@ async def tell_what_will_lapse(rt: Any) -> None:
     """Tells each member's points that will lapse within the program's notice, each lot once."""
     runtime: Runtime = rt
     for tenant in await runtime.tenants.all():
-        with acting_as(_itself(runtime, tenant.tenant_id)):
+        with acting_as(due.itself(runtime, tenant.tenant_id)):
             told = 1
             while told:
                 async with runtime.db.tx() as tx:
@@ -53,7 +54,7 @@ async def keep_anniversaries(rt: Any) -> None:
     """Gives every tenant's members what is due for another year, once."""
     runtime: Runtime = rt
     for tenant in await runtime.tenants.all():
-        with acting_as(_itself(runtime, tenant.tenant_id)):
+        with acting_as(due.itself(runtime, tenant.tenant_id)):
             async with runtime.db.read() as tx:
                 found = await anniversaries.celebrating(tx)
             for program in found:
@@ -67,7 +68,7 @@ async def keep_birthdays(rt: Any) -> None:
     """Gives every tenant's members what is due for their birthday, once a year."""
     runtime: Runtime = rt
     for tenant in await runtime.tenants.all():
-        with acting_as(_itself(runtime, tenant.tenant_id)):
+        with acting_as(due.itself(runtime, tenant.tenant_id)):
             async with runtime.db.read() as tx:
                 found = await occasions.giving(tx)
             for program in found:
@@ -80,8 +81,8 @@ async def keep_birthdays(rt: Any) -> None:
 async def ask_for_people(rt: Any) -> None:
     """Asks customers of those whom nobody could ask for when something of them changed."""
     runtime: Runtime = rt
-    for tenant in await runtime.tenants.all():
-        with acting_as(_itself(runtime, tenant.tenant_id)):
+    for tenant_id in await due.tenants(runtime, "people"):
+        with acting_as(due.itself(runtime, tenant_id)):
             more = True
             while more:
                 async with runtime.db.read() as tx:
@@ -94,10 +95,6 @@ async def ask_for_people(rt: Any) -> None:
                     await people.know(tx, told)
                     await occasions.complete_profiles(tx, wanted)
                 more = len(wanted) == ACCOUNTS_AT_ONCE
-
-
-def _itself(runtime: Runtime, tenant_id: Any) -> Caller:
-    return Caller(tenant_id=tenant_id, subject=runtime.name, kind="service", service=runtime.name)
 
 
 PERIODIC = [

@@ -4,10 +4,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from libs.caller import Caller, acting_as
+from libs.caller import acting_as
 from libs.jobs import KEPT_FOR, Job
 from libs.run.service import Runtime
 from libs.timers import Periodic
+from services.loyalty import due
 from services.loyalty.merges import queries as merges
 from services.loyalty.overrides import actions, queries
 from services.loyalty.programs import queries as programs
@@ -48,10 +49,7 @@ async def forget_lists(rt: Any) -> None:
     """Forgets every tenant's lists whose job is forgotten."""
     runtime: Runtime = rt
     for tenant in await runtime.tenants.all():
-        itself = Caller(
-            tenant_id=tenant.tenant_id, subject=runtime.name, kind="service", service=runtime.name
-        )
-        with acting_as(itself):
+        with acting_as(due.itself(runtime, tenant.tenant_id)):
             gone = 1
             while gone:
                 async with runtime.db.tx() as tx:

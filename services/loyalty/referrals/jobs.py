@@ -9,13 +9,14 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from libs import outages
-from libs.caller import Caller, acting_as
+from libs.caller import acting_as
 from libs.jobs import Job
 from libs.problems import Code, Conflict, Problem
 from libs.run.service import Runtime
 from libs.timers import Periodic
 from regulars.customers.v1.contacts_pb2 import CompareContactsRequest
 from regulars.customers.v1.contacts_pb2_grpc import ContactsServiceStub
+from services.loyalty import due
 from services.loyalty.programs import queries as programs
 from services.loyalty.referrals import actions, queries, rules
 from services.loyalty.referrals.actions import SETTLE, terms_of
@@ -34,11 +35,8 @@ async def settle_referrals(rt: Any, job: Job) -> None:
 async def keep_referrals(rt: Any) -> None:
     """Judges every tenant's referrals that are due, those that a job should have judged too."""
     runtime: Runtime = rt
-    for tenant in await runtime.tenants.all():
-        itself = Caller(
-            tenant_id=tenant.tenant_id, subject=runtime.name, kind="service", service=runtime.name
-        )
-        with acting_as(itself):
+    for tenant_id in await due.tenants(runtime, "referrals"):
+        with acting_as(due.itself(runtime, tenant_id)):
             more = True
             while more:
                 async with runtime.db.read() as tx:

@@ -5,10 +5,11 @@ from typing import Any
 
 from sqlalchemy import DateTime, bindparam, text
 
-from libs.caller import Caller, acting_as
+from libs.caller import acting_as
 from libs.db import Tx
 from libs.run.service import Runtime
 from libs.timers import Periodic
+from services.loyalty import due
 from services.loyalty.ledger import writing
 from services.loyalty.reports import cohorts, revenue, rewards
 
@@ -81,11 +82,8 @@ FOLDS = (fold, rewards.fold, cohorts.fold, revenue.fold)
 async def fold_days(rt: Any) -> None:
     """Folds what every tenant's members earned, spent and bought."""
     runtime: Runtime = rt
-    for tenant in await runtime.tenants.all():
-        itself = Caller(
-            tenant_id=tenant.tenant_id, subject=runtime.name, kind="service", service=runtime.name
-        )
-        with acting_as(itself):
+    for tenant_id in await due.tenants(runtime, "reports", SETTLED_AFTER):
+        with acting_as(due.itself(runtime, tenant_id)):
             for each in FOLDS:
                 more = True
                 while more:

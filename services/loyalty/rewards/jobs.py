@@ -3,9 +3,10 @@
 from datetime import timedelta
 from typing import Any
 
-from libs.caller import Caller, acting_as
+from libs.caller import acting_as
 from libs.run.service import Runtime
 from libs.timers import Periodic
+from services.loyalty import due
 from services.loyalty.rewards import actions
 
 AT_ONCE = 1_000
@@ -14,11 +15,8 @@ AT_ONCE = 1_000
 async def keep_rewards(rt: Any) -> None:
     """Expires every tenant's codes that are past their time, and publishes rewards whose time has come."""
     runtime: Runtime = rt
-    for tenant in await runtime.tenants.all():
-        itself = Caller(
-            tenant_id=tenant.tenant_id, subject=runtime.name, kind="service", service=runtime.name
-        )
-        with acting_as(itself):
+    for tenant_id in await due.tenants(runtime, "rewards"):
+        with acting_as(due.itself(runtime, tenant_id)):
             for book in (actions.expire_redemptions, actions.publish_rewards):
                 more = True
                 while more:

@@ -5,10 +5,11 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from libs.caller import Caller, acting_as
+from libs.caller import acting_as
 from libs.jobs import Job
 from libs.run.service import Runtime
 from libs.timers import Periodic
+from services.loyalty import due
 from services.loyalty.programs import queries as programs
 from services.loyalty.tiers import actions, queries
 
@@ -43,11 +44,8 @@ async def recalculate(rt: Any, job: Job) -> None:
 async def judge_due(rt: Any) -> None:
     """Judges every tenant's members whose period, grace or override has ended."""
     runtime: Runtime = rt
-    for tenant in await runtime.tenants.all():
-        itself = Caller(
-            tenant_id=tenant.tenant_id, subject=runtime.name, kind="service", service=runtime.name
-        )
-        with acting_as(itself):
+    for tenant_id in await due.tenants(runtime, "tiers"):
+        with acting_as(due.itself(runtime, tenant_id)):
             more = True
             while more:
                 async with runtime.db.tx() as tx:
