@@ -171,8 +171,14 @@ async def _profile(rest: Rest, out: Console, customer: dict[str, Any]) -> None:
 
 
 def _told(entry: dict[str, Any]) -> str:
-    order = entry.get("order")
-    return f", {Decimal(order['totalMinor']) / 100:,} USD" if order else ""
+    if order := entry.get("order"):
+        return f", {Decimal(order['totalMinor']) / 100:,} USD"
+    if report := entry.get("report"):
+        points = report["facts"].get("points")
+        return f": {report['event'].removeprefix('customers.')}" + (
+            f", {int(points):+,} points" if points else ""
+        )
+    return ""
 
 
 def _dollars(money: dict[str, Any]) -> Decimal:
