@@ -456,10 +456,11 @@ async def main(given: argparse.Namespace) -> None:
     )
     async with ready(given) as bench:
         print("\n| | ours | limit | share | goal |\n| --- | ---: | ---: | ---: | --- |")
-        cases = given.cases or list(CASES)
-        if not UNDISTURBED.issuperset(cases):
-            await folded(bench)
-        for name in cases:
+        quiet = False
+        for name in given.cases or CASES:
+            if name not in UNDISTURBED and not quiet:
+                await folded(bench)
+                quiet = True
             await CASES[name](bench)
     print(f"\nLoad at the end: {os.getloadavg()[0]:.1f}")
 

@@ -148,7 +148,6 @@ async def _locked(
 ) -> Together:
     """The member's book and those of `others` (account → customer)."""
     by_id = {program.program_id: program}
-    await tx.execute(writing.BY_KEY)
     member = program.program_id, customer_id
     mine = (await writing.open_accounts(tx, [member], by_id))[member]
     books = await reading.books(tx, {mine, *others}, by_id, lock=True, more_lots=more_lots)

@@ -200,7 +200,6 @@ async def settle(tx: Tx, account_ids: Iterable[UUID], programs: dict[UUID, Progr
 async def _own(tx: Tx, program: Program, customer_id: UUID) -> Owned:
     """The member's book, locked and settled."""
     programs = {program.program_id: program}
-    await tx.execute(writing.BY_KEY)
     member = program.program_id, customer_id
     account_id = (await writing.open_accounts(tx, [member], programs))[member]
     books = await reading.books(tx, [account_id], programs, lock=True)

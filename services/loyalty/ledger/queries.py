@@ -6,11 +6,12 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, and_, func, or_, select
+from sqlalchemy import Row, Select, Uuid, and_, bindparam, func, or_, select, text
 
 from libs.crypto import Column
 from libs.crypto.tables import subject_keys
 from libs.db import Tx
+from libs.pipeline import Query
 from services.loyalty.ledger import reading, rules
 from services.loyalty.ledger.rules import Book
 from services.loyalty.ledger.tables import (
@@ -42,6 +43,15 @@ _a, _e, _l, _h, _hl = accounts.c, entries.c, lots.c, holds.c, hold_lots.c
 _al, _m, _j, _w, _k = allocations.c, memberships.c, judged_orders.c, awards.c, subject_keys.c
 
 
+_MEMBER = Query(
+    text("""
+    select m.* from memberships m
+    where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = :customer and m.present
+      and m.joined_at is not null and m.merged_into is null
+""")
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Balance:
     """A member's points at an instant."""
@@ -62,20 +72,13 @@ class Balance:
         return max(self.balance - self.held, 0)
 
 
-async def member(tx: Tx, business_id: UUID, customer_id: UUID) -> Row[Any]:
+async def member(tx: Tx, business_id: UUID, customer_id: UUID) -> Any:
     """A customer's membership at a business. Raises MembershipNotFound."""
-    wanted = select(memberships).where(
-        _m.tenant_id == tx.tenant_id,
-        _m.business_id == business_id,
-        _m.customer_id == customer_id,
-        _m.present,
-        _m.joined_at.is_not(None),
-        _m.merged_into.is_(None),
-    )
-    found = (await tx.execute(wanted)).first()
-    if found is None:
+    where = {"tenant": tx.tenant_id, "business": business_id, "customer": customer_id}
+    _, found = await tx.together((reading.FIND_BY_KEY, {}), (_MEMBER, where))
+    if not found:
         raise MembershipNotFound
-    return found
+    return found[0]
 
 
 async def members(tx: Tx, business_id: UUID, customer_ids: Iterable[UUID]) -> set[UUID]:
@@ -188,12 +191,27 @@ _ENTRY: Select[Any] = (
 )
 
 
-async def entry(tx: Tx, entry_id: UUID) -> Row[Any]:
+_ENTRY_OF = Query(
+    _ENTRY.where(
+        _e.tenant_id == bindparam("tenant", type_=Uuid), _e.entry_id == bindparam("entry", type_=Uuid)
+    )
+)
+_MOVED = Query(
+    text("""
+    select l.lot_id, l.points, l.expires_at
+    from entries e join lots l on l.tenant_id = e.tenant_id and l.account_id = e.account_id and l.entry_id = e.entry_id
+    where e.tenant_id = :tenant and e.entry_id = :entry
+    union all
+    select x.lot_id, x.points, l.expires_at from allocations x
+    join lots l on l.tenant_id = x.tenant_id and l.lot_id = x.lot_id
+    where x.tenant_id = :tenant and x.entry_id = :entry
+""")
+)
+
+
+async def entry(tx: Tx, entry_id: UUID) -> Any:
     """An entry of the caller's businesses. Raises TransactionNotFound."""
-    found = (await tx.execute(_ENTRY.where(_e.tenant_id == tx.tenant_id, _e.entry_id == entry_id))).first()
-    if found is None or not tx.caller.sees(found.business_id):
-        raise TransactionNotFound
-    return found
+    return (await entry_and_moved(tx, entry_id))[0]
 
 
 async def page(
@@ -222,17 +240,13 @@ async def page(
     return list((await tx.execute(wanted.order_by(_e.seq.desc()).limit(size))).all())
 
 
-async def moved(tx: Tx, entry_id: UUID) -> list[Row[Any]]:
-    """What an entry moved: rows (lot_id, points, expires_at); for one that made lots, those."""
-    by_allocation = (
-        select(_al.lot_id, _al.points, _l.expires_at)
-        .join(lots, and_(_l.tenant_id == _al.tenant_id, _l.lot_id == _al.lot_id))
-        .where(_al.tenant_id == tx.tenant_id, _al.entry_id == entry_id)
-    )
-    made = select(_l.lot_id, _l.points, _l.expires_at).where(
-        _l.tenant_id == tx.tenant_id, _l.entry_id == entry_id
-    )
-    return list((await tx.execute(made.union_all(by_allocation))).all())
+async def entry_and_moved(tx: Tx, entry_id: UUID) -> tuple[Any, list[Any]]:
+    """As `entry`, and what it moved: rows (lot_id, points, expires_at); of one that made lots, those."""
+    where = {"tenant": tx.tenant_id, "entry": entry_id}
+    _, found, moved = await tx.together((reading.FIND_BY_KEY, {}), (_ENTRY_OF, where), (_MOVED, where))
+    if not found or not tx.caller.sees(found[0].business_id):
+        raise TransactionNotFound
+    return found[0], moved
 
 
 async def shares(tx: Tx, entry_ids: Iterable[UUID]) -> dict[UUID, dict[UUID, int]]:

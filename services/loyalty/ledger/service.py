@@ -163,8 +163,7 @@ class LedgerService(LedgerServiceServicer):
         return pb.TransferPointsResponse(given=given, received=received)
 
     async def _transaction(self, tx: Tx, entry_id: UUID) -> pb.Transaction:
-        row = await queries.entry(tx, entry_id)
-        moved = await queries.moved(tx, entry_id)
+        row, moved = await queries.entry_and_moved(tx, entry_id)
         with self.rt.audit.reading("user.content") as reading:
             return wire.transaction(row, moved=moved, told=self._told(reading, row))
 

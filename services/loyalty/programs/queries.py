@@ -31,6 +31,12 @@ _PROGRAM: Select[Any] = select(
 ).join(businesses, and_(_b.tenant_id == _p.tenant_id, _b.business_id == _p.business_id))
 
 
+_TENANT = _p.tenant_id == bindparam("tenant", type_=Uuid)
+_BY_ID = _PROGRAM.where(_TENANT, _p.program_id == bindparam("program", type_=Uuid))
+_ONE, _LOCKED = Query(_BY_ID), Query(_BY_ID.with_for_update(of=programs))
+_DEFAULT = Query(_PROGRAM.where(_TENANT, _p.business_id == bindparam("business", type_=Uuid), _p.is_default))
+
+
 @dataclass(frozen=True, slots=True)
 class Program:
     """A program with what it works by. `tiers_version`: which of its tiers held when its row was read."""
@@ -67,13 +73,13 @@ async def named(tx: Tx, requested: str) -> UUID:
     return found[0]
 
 
-async def row(tx: Tx, program_id: UUID, *, lock: bool = False) -> Row[Any]:
+async def row(tx: Tx, program_id: UUID, *, lock: bool = False) -> Any:
     """A program of the caller's businesses. Raises ProgramNotFound."""
-    wanted = _PROGRAM.where(_p.tenant_id == tx.tenant_id, _p.program_id == program_id)
-    found = (await tx.execute(wanted.with_for_update(of=programs) if lock else wanted)).first()
-    if found is None or not tx.caller.sees(found.business_id):
+    where = {"tenant": tx.tenant_id, "program": program_id}
+    (found,) = await tx.together((_LOCKED if lock else _ONE, where))
+    if not found or not tx.caller.sees(found[0].business_id):
         raise ProgramNotFound
-    return found
+    return found[0]
 
 
 async def meant(tx: Tx, business_id: str, program_id: str) -> Program:
@@ -87,11 +93,10 @@ async def meant(tx: Tx, business_id: str, program_id: str) -> Program:
             raise ProgramNotFound
         return program_of(found)
     here = await named(tx, business_id)
-    wanted = _PROGRAM.where(_p.tenant_id == tx.tenant_id, _p.business_id == here, _p.is_default)
-    default = (await tx.execute(wanted)).first()
-    if default is None:
+    (default,) = await tx.together((_DEFAULT, {"tenant": tx.tenant_id, "business": here}))
+    if not default:
         raise ProgramNotFound
-    return program_of(default)
+    return program_of(default[0])
 
 
 async def of_business(tx: Tx, business_id: UUID) -> list[Row[Any]]:
