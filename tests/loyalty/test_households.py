@@ -6,7 +6,7 @@ from regulars.customers.v1 import customers_pb2 as customers
 from regulars.loyalty.v1 import households_pb2 as pb
 from regulars.loyalty.v1 import programs_pb2 as programs
 from tests.customers.shop import Shop, refused
-from tests.loyalty.members import default_program, faults, join, rules, set_program, until
+from tests.loyalty.members import default_program, faults, give, join, rules, set_program, until
 from tests.loyalty.sharing import accept, add, household, households, inside, invite, mine, of
 from tests.loyalty.test_rewards_races import rush
 
@@ -17,7 +17,7 @@ async def test_a_member_invites_and_another_accepts(shop: Shop) -> None:
     assert (await refused(mine(shop, ann).CreateMyHousehold(begin))).reason == "POOLING_NOT_ALLOWED"
     await set_program(shop, pooling_allowed=True)
     made = await mine(shop, ann).CreateMyHousehold(begin)
-    assert (inside(made), made.largest, made.etag) == ([ann], 6, "1")
+    assert (inside(made), made.largest) == ([ann], 6)
     assert await mine(shop, ann).CreateMyHousehold(begin) == made
     again = mine(shop, ann).CreateMyHousehold(pb.CreateMyHouseholdRequest())
     assert (await refused(again)).reason == "ALREADY_IN_HOUSEHOLD"
@@ -25,7 +25,7 @@ async def test_a_member_invites_and_another_accepts(shop: Shop) -> None:
     assert await invite(shop, ann, request_id="ben") == invited
     code = f"{invited.code[:4].lower()}-{invited.code[4:]} "
     joined = await accept(shop, ben, code, request_id="yes")
-    assert (joined.id, inside(joined), joined.etag) == (made.id, [ann, ben], "2")
+    assert (joined.id, inside(joined)) == (made.id, [ann, ben])
     assert await accept(shop, ben, code, request_id="yes") == joined
     assert (await refused(accept(shop, eve, code))).reason == "HOUSEHOLD_INVITATION_NOT_FOUND"
     assert await mine(shop, ann).GetMyHousehold(pb.GetMyHouseholdRequest()) == joined
@@ -51,6 +51,8 @@ async def test_staff_add_with_a_reason_that_members_do_not_read(shop: Shop) -> N
     seen = await mine(shop, ann).GetMyHousehold(pb.GetMyHouseholdRequest())
     assert [(each.reason, each.HasField("added_by")) for each in seen.members] == [("", False)] * 2
     eve = await join(shop)
+    await give(shop, ann, 1)
+    assert (await of(shop, ann))[0].etag != made.etag  # so that nobody is told that nothing changed
     stale = await refused(add(shop, made, eve, etag="1"))
     assert (stale.code, stale.reason) == (grpc.StatusCode.ABORTED, "ETAG_MISMATCH")
     wrong = await refused(add(shop, pb.Household(id="x"), "y", reason="", etag="z" * 101))
@@ -59,7 +61,7 @@ async def test_staff_add_with_a_reason_that_members_do_not_read(shop: Shop) -> N
         {"id", "customer_id", "reason", "etag"},
     )
     assert (await refused(add(shop, made, eve, reason=" "))).fields == {"reason": "REQUIRED"}
-    assert (await add(shop, made, ben, etag=made.etag)) == made
+    assert inside(await add(shop, made, ben, etag=made.etag)) == inside(made)
     gone = pb.RemoveHouseholdMemberRequest(id=made.id, customer_id=ann, etag=made.etag)
     assert inside(await households(shop).RemoveHouseholdMember(gone)) == [ben]
     gone.etag = ""

@@ -57,7 +57,7 @@ async def add_member(
 
     Raises EtagMismatch, HouseholdClosed, HouseholdFull, and what `create_household` does.
     """
-    if etag and etag != str(before.version):
+    if wire.is_stale(before, etag):
         raise EtagMismatch
     if before.closed_at is not None:
         raise HouseholdClosed
@@ -129,7 +129,7 @@ async def leave_household(
 
     Raises EtagMismatch, HouseholdMemberNotFound.
     """
-    if etag and etag != str(before.version):
+    if wire.is_stale(before, etag):
         raise EtagMismatch
     gone = delete(household_members).where(
         _m.tenant_id == tx.tenant_id,

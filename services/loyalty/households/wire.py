@@ -1,5 +1,6 @@
 """Rows of households to messages."""
 
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
@@ -44,8 +45,18 @@ def household(
         largest=program.settings.largest_household,
         created_at=stamp(row.created_at),
         closed_at=stamp(row.closed_at),
-        etag=str(row.version),
+        etag=f"{row.version}.{_print(members, shares)}",
     )
+
+
+def is_stale(row: Row[Any], etag: str) -> bool:
+    """True if a household is not what it was with this etag: others are in it. Points may have moved."""
+    return bool(etag) and etag.partition(".")[0] != str(row.version)
+
+
+def _print(members: Sequence[Row[Any]], shares: Mapping[UUID, Share]) -> str:
+    """A short print of what changes by itself: the members' points."""
+    return f"{zlib.crc32(repr([shares[each.customer_id] for each in members]).encode()):08x}"
 
 
 def _member(row: Row[Any], share: Share, told: Mapping[str, str], *, own: bool) -> pb.HouseholdMember:
