@@ -76,19 +76,18 @@ class Together:
 
 async def with_household(tx: Tx, program: Program, customer_id: UUID) -> Together:
     """A member's book with those of the household on whom they may draw."""
-    household_id, others = None, {}
+    household_id = None
     if program.settings.pooling_allowed:
         household_id = await queries.shared(tx, program.program_id, customer_id)
+    others: dict[UUID, UUID] = {}
     if household_id is not None:
-        inside = (await queries.members(tx, [household_id]))[household_id]
-        rows = await queries.standings(tx, program, [row.customer_id for row in inside])
-        others = {
-            row.account_id: row.customer_id
-            for row in rows
-            if row.account_id is not None and not row.frozen and row.customer_id != customer_id
-        }
-        if all(row.customer_id != customer_id for row in inside):
-            others = {}
+        rows = await queries.standings(tx, program, household_id)
+        if any(row.customer_id == customer_id for row in rows):  # if not, they have left just now
+            others = {
+                row.account_id: row.customer_id
+                for row in rows
+                if row.account_id is not None and not row.frozen and row.customer_id != customer_id
+            }
     return await _locked(tx, program, customer_id, others, source=f"household:{household_id}")
 
 
@@ -123,8 +122,7 @@ async def spendable(tx: Tx, program: Program, customer_id: UUID) -> tuple[UUID |
         household_id = await queries.household_id(tx, program.program_id, customer_id)
     if household_id is None:
         return None, (await ledger.balance(tx, program, customer_id, None)).spendable
-    inside = [row.customer_id for row in (await queries.members(tx, [household_id]))[household_id]]
-    rows = [row for row in await queries.standings(tx, program, inside) if not row.frozen]
+    rows = [row for row in await queries.standings(tx, program, household_id) if not row.frozen]
     by_customer = {row.customer_id: row.account_id for row in rows}
     ids = [account_id for account_id in by_customer.values() if account_id is not None]
     books = await reading.books(tx, ids, {program.program_id: program}, lock=False)

@@ -1,11 +1,11 @@
 """Reads of households: who is in which, and what each of them has."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Select, Uuid, and_, bindparam, func, select, text
+from sqlalchemy import Row, Select, and_, func, select, text
 
 from libs.crypto import Column
 from libs.crypto.tables import subject_keys
@@ -19,10 +19,10 @@ SEALED = Column("household_members", "sealed")
 
 _h, _m, _i, _k = households.c, household_members.c, household_invitations.c, subject_keys.c
 
-# What stands in the way of members and which account each has; who has none yet has nothing.
+# What stands in the way of those in a household and which account each has; who has none yet has nothing.
 _STANDING = text("""
     select k.customer_id, m.deleted or m.blocked as frozen, a.account_id
-    from unnest(:customers) as k (customer_id)
+    from household_members k
     cross join lateral (
         select m.deleted, m.blocked from memberships m
         where m.tenant_id = :tenant and m.business_id = :business and m.customer_id = k.customer_id
@@ -32,7 +32,8 @@ _STANDING = text("""
         select a.account_id from accounts a
         where a.tenant_id = :tenant and a.program_id = :program and a.customer_id = k.customer_id limit 1
     ) a on true
-""").bindparams(bindparam("customers", type_=ARRAY(Uuid)))
+    where k.tenant_id = :tenant and k.household_id = :household
+""")
 
 _FREE = text("""
     select a.account_id, a.program_id, a.customer_id from accounts a
@@ -76,10 +77,12 @@ async def is_inside(tx: Tx, program_id: UUID, customer_id: UUID) -> bool:
 
 async def shared(tx: Tx, program_id: UUID, customer_id: UUID) -> UUID | None:
     """The household of a program that a customer is in, which nobody leaves from now on; None if they are in none."""
-    found = await household_id(tx, program_id, customer_id)
-    if found is not None:
-        this = select(_h.household_id).where(_h.tenant_id == tx.tenant_id, _h.household_id == found)
-        await tx.execute(this.with_for_update(read=True))
+    wanted = (
+        select(_h.household_id)
+        .join(household_members, and_(_m.tenant_id == _h.tenant_id, _m.household_id == _h.household_id))
+        .where(_m.tenant_id == tx.tenant_id, _m.program_id == program_id, _m.customer_id == customer_id)
+    )
+    found: UUID | None = await tx.scalar(wanted.with_for_update(read=True, of=households))
     return found
 
 
@@ -162,28 +165,27 @@ async def having_others_points(tx: Tx, after: UUID, limit: int) -> list[Row[Any]
     return list((await tx.execute(_FREE, where)).all())
 
 
-async def standings(tx: Tx, program: Program, customer_ids: Sequence[UUID]) -> list[Row[Any]]:
-    """Of those who are members of the business: rows (customer_id, frozen, account_id or None)."""
+async def standings(tx: Tx, program: Program, household_id: UUID) -> list[Row[Any]]:
+    """Of those in a household who are members of the business: rows (customer_id, frozen, account_id or None)."""
     where = {
         "tenant": tx.tenant_id,
         "business": program.business_id,
         "program": program.program_id,
-        "customers": list(customer_ids),
+        "household": household_id,
     }
     return list((await tx.execute(_STANDING, where)).all())
 
 
-async def shares(tx: Tx, program: Program, customer_ids: Sequence[UUID]) -> dict[UUID, Share]:
-    """What each of these members has, as of now."""
-    rows = await standings(tx, program, customer_ids)
+async def shares(tx: Tx, program: Program, household_id: UUID) -> dict[UUID, Share]:
+    """What each member of a household has, as of now; nothing of whom nobody knows here any more."""
+    rows = await standings(tx, program, household_id)
     ids = [row.account_id for row in rows if row.account_id is not None]
     books = await reading.books(tx, ids, {program.program_id: program}, lock=False)
-    found = {each: Share(frozen=True) for each in customer_ids}  # whom nobody knows here any more
-    for row in rows:
-        book = books.get(row.account_id)
-        found[row.customer_id] = Share(
-            balance=book.account.balance if book else 0,
-            spendable=book.spendable if book else 0,
+    return {
+        row.customer_id: Share(
+            balance=books[row.account_id].account.balance if row.account_id in books else 0,
+            spendable=books[row.account_id].spendable if row.account_id in books else 0,
             frozen=row.frozen,
         )
-    return found
+        for row in rows
+    }

@@ -19,6 +19,7 @@ from libs.run.service import Runtime
 from regulars.loyalty.v1 import households_pb2 as pb
 from regulars.loyalty.v1.households_pb2_grpc import HouseholdsServiceServicer, MyHouseholdServiceServicer
 from services.loyalty.households import actions, queries, rules, wire
+from services.loyalty.households.queries import Share
 from services.loyalty.ledger.service import itself
 from services.loyalty.programs import queries as programs
 
@@ -155,7 +156,8 @@ async def _household(
     tx: Tx, row: Row[Any], members: Sequence[Row[Any]], *, told: dict[UUID, dict[str, str]] | None = None
 ) -> pb.Household:
     program = programs.program_of(await programs.row(tx, row.program_id))
-    shares = await queries.shares(tx, program, [each.customer_id for each in members])
+    known = await queries.shares(tx, program, row.household_id)
+    shares = {each.customer_id: known.get(each.customer_id, Share(frozen=True)) for each in members}
     return wire.household(row, program, members, shares, told or {}, own=told is None)
 
 
