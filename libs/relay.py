@@ -52,6 +52,8 @@ _NEWEST = Query(
 )
 
 STANDBY_SECONDS = 1.0
+# What this process commits rings a bell. Polls are for the others', and rarer while nobody has anything to tell.
+IDLE_AFTER_SECONDS, IDLE_POLLS = 5.0, 3
 ACK_SECONDS = 5.0
 MAX_BACKOFF_SECONDS = 5.0
 # After a batch that came in bulk, how many times as long as it took no other such batch goes out: what happens now
@@ -98,7 +100,7 @@ class Relay:
 
     async def run(self) -> None:
         """Relays until cancelled."""
-        failures = 0
+        failures, sent_at = 0, 0.0
         try:
             with bell(f"outbox.{self._service}").listening() as rung:
                 while True:
@@ -115,8 +117,13 @@ class Relay:
                         await asyncio.sleep(outages.delay_seconds(failures, 0.1, MAX_BACKOFF_SECONDS))
                         continue
                     failures, self.error = 0, None
+                    now = asyncio.get_running_loop().time()
+                    sent_at = now if sent else sent_at
                     if sent < self._batch:
-                        await rung_within(rung, self._poll_seconds)
+                        idle = now - sent_at > IDLE_AFTER_SECONDS
+                        await rung_within(
+                            rung, IDLE_POLLS * self._poll_seconds if idle else self._poll_seconds
+                        )
         finally:
             await self._lease.let_go()
 
