@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from libs.caller import acting_as
 from libs.ids import new_id
@@ -22,6 +22,7 @@ from services.loyalty.ledger import reading
 from services.loyalty.merges.tables import merged_accounts
 from services.loyalty.problems import MembershipNotFound
 from services.loyalty.programs import queries as programs
+from services.loyalty.programs.tables import programs as program_rows
 from services.loyalty.tiers import queries as tiers
 from tests.loyalty.test_disorder import House, State
 from tests.platform import Stack
@@ -308,3 +309,16 @@ async def test_erasure_leaves_a_ledger_of_nobody(stack: Stack) -> None:
     assert await house.balances() == ([100, 0], [])
     with pytest.raises(MembershipNotFound):
         await house.redeem(0, 10)
+
+
+async def test_what_was_given_away_before_stays_given(stack: Stack) -> None:
+    house, merge = await home(stack), new_id()
+    giver, receiver = house.customers
+    allowed = update(program_rows).where(program_rows.c.business_id == house.business)
+    await house.do(lambda tx, _: tx.execute(allowed.values(settings={"transfers_allowed": True})))
+    await house.buys(0)
+    await house.do(lambda tx, program: ledger.transfer_points(tx, program, giver, receiver, new_id(), 30))
+    before = await house.picture()
+    await house.hear([house.merged(0, 1, merge)])
+    await house.hear([house.unmerged(0, 1, merge)])
+    assert (await house.picture(), await house.balances()) == (before, ([70, 30], []))

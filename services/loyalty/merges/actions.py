@@ -71,6 +71,7 @@ _RETURNED = text("""
     select l.origin_lot_id, l.lot_id from lots o
     join lots l on l.tenant_id = :tenant and l.origin_lot_id = o.lot_id and l.account_id = :to
     where o.tenant_id = :tenant and o.account_id = :from and l.remaining > 0 and not l.pooled
+      and l.earned_at >= :since
 """)
 _CARDS = text(
     "select * from cards where tenant_id = :tenant and account_id = :account order by rule_id for update"
@@ -346,7 +347,7 @@ async def _undo(tx: Tx, row: Any) -> None:
     await _lock_orders(tx, row.survivor_id)
     for each in moved_accounts:
         await tx.execute(update(accounts).where(*_row(tx, each.source_account_id)).values(merged_into=None))
-    notes = {each.source_account_id: await _all_moved(tx, each) for each in moved_accounts}
+    notes = {each.source_account_id: await _all_moved(tx, each, row.merged_at) for each in moved_accounts}
     ids = [account for each in moved_accounts for account in (each.source_account_id, each.target_account_id)]
     origins = [origin for note in notes.values() for origin, _ in note.lots]
     books = await reading.books(tx, ids, by_id, lock=True, more_lots=origins)
@@ -383,10 +384,18 @@ async def _undo(tx: Tx, row: Any) -> None:
         await _move_rows_back(tx, by_id[each.program_id], each, lacking[each.source_account_id])
 
 
-async def _all_moved(tx: Tx, row: Any) -> Moved:
-    """What moved, and what came back to the source's lots since: spent before the merge, returned after it."""
+async def _all_moved(tx: Tx, row: Any, since: datetime) -> Moved:
+    """What moved, and what came back to the source's lots since: spent before the merge, returned after it.
+
+    What the source gave to the target before is the target's.
+    """
     noted = _moved(row.moved)
-    where = {"tenant": tx.tenant_id, "from": row.source_account_id, "to": row.target_account_id}
+    where = {
+        "tenant": tx.tenant_id,
+        "from": row.source_account_id,
+        "to": row.target_account_id,
+        "since": since,
+    }
     known = {twin for _, twin in noted.lots}
     more = [(each.origin_lot_id, each.lot_id) for each in await tx.execute(_RETURNED, where)]
     return replace(noted, lots=[*noted.lots, *(pair for pair in more if pair[1] not in known)])
