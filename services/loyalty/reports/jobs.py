@@ -13,7 +13,7 @@ from services.loyalty import due
 from services.loyalty.ledger import writing
 from services.loyalty.reports import cohorts, revenue, rewards
 
-ENTRIES_AT_ONCE = 10_000  # a step takes a second where the machine is busy; statements may take five
+ENTRIES_AT_ONCE = 2_000  # a statement may take five seconds, also on a busy machine with cold tables
 # No transaction is open as long as this: what was booked before it has been committed, or never will be.
 SETTLED_AFTER = timedelta(minutes=5)
 

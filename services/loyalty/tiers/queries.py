@@ -77,7 +77,8 @@ _STANDINGS = Query(
 )
 
 # All members of a program by the tier that they have and what counts of them; one pass over orders and entries.
-# `days` are orders, or the days of each customer where visits count; `rank` is `_rank`'s.
+# `days` are orders, or the days of each customer where visits count; `rank` is `_rank`'s. Sums of bigint would be
+# numeric, which cost three times as much; doubles are exact up to 2^53 of the smallest coin.
 _PREVIEW = """
     with days as ({days}), bought as (
         select o.customer_id,
@@ -92,8 +93,8 @@ _PREVIEW = """
                sum(e.points) filter (where :begin is null or e.effective_at >= :begin) as points_now,
                sum(e.points) filter (where e.effective_at < :begin) as points_before
         from (
-            select e.account_id, case when e.kind in (1, 5) and e.reverses_id is null then e.points else 0 end
-                   + e.lifetime_points as points, e.effective_at
+            select e.account_id, cast(case when e.kind in (1, 5) and e.reverses_id is null then e.points else 0 end
+                   + e.lifetime_points as double precision) as points, e.effective_at
             from entries e
             where :points and e.tenant_id = :tenant and e.business_id = :business
               and (e.kind = 1 or (e.kind = 5 and e.reverses_id is null) or e.lifetime_points <> 0)
@@ -119,7 +120,7 @@ _PREVIEW = """
     from ranked group by 1, 2
 """
 _ORDERS = """
-    select o.customer_id, o.local_day, o.total_minor - o.refunded_minor as net from orders o
+    select o.customer_id, o.local_day, cast(o.total_minor - o.refunded_minor as double precision) as net from orders o
     where o.tenant_id = :tenant and o.business_id = :business
       and not o.cancelled and (:last_start is null or o.local_day >= :last_start)
 """
@@ -132,8 +133,12 @@ _WINDOWS = (
 )
 
 
-# Masses are hashed, whatever the planner thinks of tables that were never analysed.
-_IN_MASS = text("select set_config('enable_nestloop', 'off', true), set_config('work_mem', '160MB', true)")
+# Masses are hashed, whatever the planner thinks of tables that were never analysed. By one process: each of several
+# would add up all orders for itself.
+_IN_MASS = text("""
+    select set_config('enable_nestloop', 'off', true), set_config('work_mem', '160MB', true),
+           set_config('max_parallel_workers_per_gather', '0', true)
+""")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
