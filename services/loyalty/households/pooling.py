@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import ARRAY, Uuid, bindparam, text
 
 from libs.db import Tx
+from libs.pipeline import Query
 from libs.problems import Conflict
 from services.loyalty.households import queries, rules
 from services.loyalty.households.rules import Origin, Pair
@@ -22,10 +23,13 @@ from services.loyalty.programs.queries import Program
 
 # Pooled lots of an account, and those among some lots, with the lot of another member that each came from: over merges,
 # which give a pooled lot a twin.
-_ORIGINS = text("""
+_ORIGINS = Query(
+    text("""
     with recursive pooled as (
         select l.lot_id as pooled_id, l.origin_lot_id, l.entry_id from lots l
-        where l.tenant_id = :tenant and l.account_id = :account and l.pooled and l.remaining > 0
+        where l.tenant_id = :tenant and l.pooled and l.remaining > 0
+          and l.account_id = (select a.account_id from accounts a where a.tenant_id = :tenant
+                              and a.program_id = :program and a.customer_id = :customer)
         union
         select l.lot_id, l.origin_lot_id, l.entry_id from lots l
         where l.tenant_id = :tenant and l.lot_id = any(:lots) and l.pooled
@@ -39,6 +43,7 @@ _ORIGINS = text("""
     join lots l on l.tenant_id = :tenant and l.lot_id = w.origin_lot_id and not l.pooled
     join entries e on e.tenant_id = :tenant and e.entry_id = w.entry_id
 """).bindparams(bindparam("lots", type_=ARRAY(Uuid)))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +100,13 @@ async def with_givers(
     tx: Tx, program: Program, customer_id: UUID, more_lots: Collection[UUID] = ()
 ) -> Together:
     """A member's book, also with `more_lots` that are closed, and those of whom pooled points came from."""
-    mine = await ledger.account_id(tx, program.program_id, customer_id)
-    where: dict[str, Any] = {"tenant": tx.tenant_id, "account": mine, "lots": list(more_lots)}
-    await tx.execute(writing.BY_KEY)
-    rows = (await tx.execute(_ORIGINS, where)).all()
+    where: dict[str, Any] = {
+        "tenant": tx.tenant_id,
+        "program": program.program_id,
+        "customer": customer_id,
+        "lots": list(more_lots),
+    }
+    _, rows = await tx.together((reading.FIND_BY_KEY, {}), (_ORIGINS, where))
     if not rows:
         return await _locked(tx, program, customer_id, {}, more_lots)
     now = await reading.roots(tx, {row.account_id for row in rows})
@@ -107,7 +115,7 @@ async def with_givers(
         for row in rows
     }
     whose = {each.account_id: each.customer_id for each in await ledger.owners(tx, set(now.values()))}
-    others = {account_id: customer for account_id, customer in whose.items() if account_id != mine}
+    others = {account_id: customer for account_id, customer in whose.items() if customer != customer_id}
     lots = {*more_lots, *(each.lot_id for each in origins.values())}
     found = await _locked(tx, program, customer_id, others, lots, origins)
     if await reading.roots(tx, now) != now:

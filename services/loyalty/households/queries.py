@@ -10,6 +10,7 @@ from sqlalchemy import Row, Select, and_, func, select, text
 from libs.crypto import Column
 from libs.crypto.tables import subject_keys
 from libs.db import Tx
+from libs.pipeline import Query
 from services.loyalty.households.tables import household_invitations, household_members, households
 from services.loyalty.ledger import reading
 from services.loyalty.problems import HouseholdInvitationNotFound, HouseholdNotFound
@@ -20,7 +21,8 @@ SEALED = Column("household_members", "sealed")
 _h, _m, _i, _k = households.c, household_members.c, household_invitations.c, subject_keys.c
 
 # What stands in the way of those in a household and which account each has; who has none yet has nothing.
-_STANDING = text("""
+_STANDING = Query(
+    text("""
     select k.customer_id, m.deleted or m.blocked as frozen, a.account_id
     from household_members k
     cross join lateral (
@@ -34,6 +36,17 @@ _STANDING = text("""
     ) a on true
     where k.tenant_id = :tenant and k.household_id = :household
 """)
+)
+# The household of a member, which nobody leaves from now on. By a statement of its own: only the next one sees who is
+# in it once the lock is held.
+_SHARE = Query(
+    text("""
+    select h.household_id from household_members m
+    join households h on h.tenant_id = :tenant and h.household_id = m.household_id
+    where m.tenant_id = :tenant and m.program_id = :program and m.customer_id = :customer
+    for share of h
+""")
+)
 
 _FREE = text("""
     select a.account_id, a.program_id, a.customer_id from accounts a
@@ -77,13 +90,9 @@ async def is_inside(tx: Tx, program_id: UUID, customer_id: UUID) -> bool:
 
 async def shared(tx: Tx, program_id: UUID, customer_id: UUID) -> UUID | None:
     """The household of a program that a customer is in, which nobody leaves from now on; None if they are in none."""
-    wanted = (
-        select(_h.household_id)
-        .join(household_members, and_(_m.tenant_id == _h.tenant_id, _m.household_id == _h.household_id))
-        .where(_m.tenant_id == tx.tenant_id, _m.program_id == program_id, _m.customer_id == customer_id)
-    )
-    found: UUID | None = await tx.scalar(wanted.with_for_update(read=True, of=households))
-    return found
+    where = {"tenant": tx.tenant_id, "program": program_id, "customer": customer_id}
+    _, rows = await tx.together((reading.FIND_BY_KEY, {}), (_SHARE, where))
+    return rows[0].household_id if rows else None
 
 
 async def of_member(tx: Tx, program_id: UUID, customer_id: UUID, *, lock: bool = False) -> Row[Any]:
@@ -173,7 +182,7 @@ async def standings(tx: Tx, program: Program, household_id: UUID) -> list[Row[An
         "program": program.program_id,
         "household": household_id,
     }
-    return list((await tx.execute(_STANDING, where)).all())
+    return (await tx.together((_STANDING, where)))[0]
 
 
 async def shares(tx: Tx, program: Program, household_id: UUID) -> dict[UUID, Share]:

@@ -255,7 +255,7 @@ def _lot(tx: Tx, owned: Owned, lot_id: UUID) -> dict[str, Any]:
         **_of(tx, owned),
         "account_id": owned.book.account.account_id,
         **_plain(lot, _LOT),
-        "noticed": False,
+        "noticed": lot.pooled,  # that others' points will lapse is told to them
     }
 
 
