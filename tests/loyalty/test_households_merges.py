@@ -1,15 +1,18 @@
 """Two members who are one, in households: places and pooled points go along and come back exactly."""
 
+import asyncio
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select, update
 
 from libs.ids import new_id
+from libs.problems import Conflict
 from regulars.customers.v1 import events_pb2 as told
 from services.loyalty.households import actions, queries
 from services.loyalty.households.tables import household_members, households
 from services.loyalty.ledger import actions as ledger
+from services.loyalty.problems import InsufficientPoints, MembershipNotFound
 from services.loyalty.programs.tables import programs
 from tests.loyalty.test_disorder import State
 from tests.loyalty.test_merges import Home, home
@@ -152,3 +155,31 @@ async def test_the_erased_are_in_no_household(stack: Stack) -> None:
     erased = told.CustomerErased(customer_id=str(house.customers[0]))
     await house.hear([house.event(erased, house.customers[0], 9)])
     assert await house.in_each() == [{1}]
+
+
+async def test_points_are_spent_while_members_are_merged_and_are_not(stack: Stack) -> None:
+    house = await family(stack, 4)
+    for number in range(4):
+        await house.hear(house.order(number, [State(10_000, 0, False)])[1:2])
+    await house.together(0, 1)
+
+    async def spend(who: int) -> int:
+        done = 0
+        for _ in range(6):
+            try:
+                await house.redeem(who, 30)
+            except (Conflict, InsufficientPoints, MembershipNotFound):
+                continue  # merged just now, or nothing is left
+            done += 30
+        return done
+
+    async def merge() -> int:
+        for source, target in ((0, 2), (1, 3), (0, 1)):
+            operation = new_id()
+            await house.hear([house.merged(source, target, operation)])
+            await house.hear([house.unmerged(source, target, operation)])
+        return 0
+
+    spent = sum(await asyncio.gather(*(spend(who) for who in (0, 1, 0, 1)), merge()))
+    points, faults = await house.balances()
+    assert (sum(points) + spent, faults, await house.in_each()) == (400, [], [{0, 1}])
