@@ -136,7 +136,7 @@ async def test_many_megabytes_need_few(shelf: Shelf) -> None:
         tracemalloc.stop()
     assert written.size == 64 * MIB
     assert found.digest() == expected.digest()
-    assert most < 6 * PIECE_BYTES
+    assert most < 8 * PIECE_BYTES  # of sixteen
     assert len(shelf.pieces(written.file_id)) == 17
 
 
