@@ -12,7 +12,7 @@ from tests.chaos.machine import CHILD, SUPERVISOR, Machine
 from tests.chaos.work import PATIENCE_SECONDS, Work
 from tests.platform import Stack
 
-BETWEEN = 8  # calls of each workload between two kills, so that each hits a stream of them
+BETWEEN = 5  # calls of each workload between two kills, so that each hits a stream of them
 EVERYTHING = "everything"
 TRIES = 20
 
