@@ -141,10 +141,11 @@ class Database:
         whole = (_BEGIN_READ, _walls(callers.current()), *steps, _COMMIT)
         return (await _answered(self._app, whole))[2:-1]
 
-    async def peek(self, *steps: Step) -> list[list[Any]]:
-        """Reads as the worker role, all in one round trip; gives the rows of each.
+    async def at_once(self, *steps: Step) -> list[list[Any]]:
+        """Runs statements as the worker role, all or none, in one round trip; gives the rows of each.
 
-        For loops that look for work: one that finds none costs next to nothing.
+        For what loops do again and again: one that finds no work costs next to nothing. They may be done twice,
+        where a connection died.
         """
         return await _answered(self._worker, steps)
 

@@ -127,7 +127,7 @@ async def unpark(tx: Tx, *keys: str) -> None:
 
 async def claim_parked(db: Database, consumer: str, limit: int = 100) -> Sequence[Row[Any]]:
     """Takes due parked events for this process; whoever dies with them leaves them to the next after 30 s."""
-    (waiting,) = await db.peek((_ANY_PARKED, {"consumer": consumer, "at": clock.now()}))
+    (waiting,) = await db.at_once((_ANY_PARKED, {"consumer": consumer, "at": clock.now()}))
     if not waiting:
         return []
     async with db.worker() as tx:

@@ -97,7 +97,7 @@ class JobRunner:
         """Takes the job that is due longest, also from a process that died with it."""
         if not self._kinds:
             return None
-        (waiting,) = await self._db.peek((_ANY_OPEN, {"kinds": list(self._kinds), "at": clock.now()}))
+        (waiting,) = await self._db.at_once((_ANY_OPEN, {"kinds": list(self._kinds), "at": clock.now()}))
         if not waiting:
             return None
         async with self._db.worker() as tx:

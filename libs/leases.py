@@ -10,14 +10,24 @@ import time
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import delete
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import delete, text
 
+from libs import clock
 from libs.db import Database
 from libs.ids import new_id
+from libs.pipeline import Query
 from libs.plumbing import leases
 
 log = logging.getLogger(__name__)
+
+_TAKE = Query(
+    text("""
+    insert into leases (name, holder, held_until) values (:name, :holder, :held_until)
+    on conflict (name) do update set holder = excluded.holder, held_until = excluded.held_until
+    where leases.holder = excluded.holder or leases.held_until < :now
+    returning holder
+""")
+)
 
 
 class Lease:
@@ -35,20 +45,13 @@ class Lease:
         started = time.monotonic()
         if self._renewed is not None and started - self._renewed < self._seconds / 3:
             return True
-        async with self._db.worker() as tx:
-            statement = insert(leases).values(
-                name=self.name, holder=self.holder, held_until=tx.now + timedelta(seconds=self._seconds)
-            )
-            taken = statement.excluded
-            mine = await tx.scalar(
-                statement.on_conflict_do_update(
-                    index_elements=[leases.c.name],
-                    set_={"holder": taken.holder, "held_until": taken.held_until},
-                    where=(leases.c.holder == taken.holder) | (leases.c.held_until < tx.now),
-                ).returning(leases.c.holder)
-            )
-        self._renewed = started if mine is not None else None
-        return mine is not None
+        now = clock.now()
+        until = now + timedelta(seconds=self._seconds)
+        (mine,) = await self._db.at_once(
+            (_TAKE, {"name": self.name, "holder": self.holder, "held_until": until, "now": now})
+        )
+        self._renewed = started if mine else None
+        return bool(mine)
 
     async def release(self) -> None:
         """Lets another process have it at once."""

@@ -134,7 +134,7 @@ class Relay:
         """
         began = asyncio.get_running_loop().time()
         lane = BULK if began >= self._bulk_at else LIVE
-        (rows,) = await self._db.peek((_READ, {"batch": self._batch, "lane": lane}))
+        (rows,) = await self._db.at_once((_READ, {"batch": self._batch, "lane": lane}))
         oldest = (clock.now() - min(row.created_at for row in rows)).total_seconds() if rows else 0
         OLDEST.labels(self._service).set(oldest)
         if not rows:
@@ -159,7 +159,7 @@ class Relay:
 
     async def _bulk_rest(self, oldest: datetime) -> float:
         """How long the second lane rests after a batch with an event of `oldest`, as a multiple of its time."""
-        (newest,) = await self._db.peek((_NEWEST, {}))
+        (newest,) = await self._db.at_once((_NEWEST, {}))
         now = clock.now()
         if not newest or now - newest[0].created_at > BULK_GOES_ON or now - oldest > BULK_WAITS_AT_MOST:
             return BULK_REST

@@ -122,7 +122,7 @@ class Timers:
     async def _due(self) -> list[str]:
         if not self._tasks:
             return []
-        (known,) = await self._db.peek((_KNOWN, {"names": list(self._tasks)}))
+        (known,) = await self._db.at_once((_KNOWN, {"names": list(self._tasks)}))
         now = clock.now()
         due = [(row.due_at, row.name) for row in known if row.due_at <= now]
         if new := self._tasks.keys() - {row.name for row in known}:
