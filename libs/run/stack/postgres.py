@@ -27,7 +27,7 @@ SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",
     "max_connections": "300",
-    # The indexes of a million customers do not fit into less, and to write them out again and again costs an import 30 s.
+    # For the indexes of a million customers: with less an import writes them out again and again.
     "shared_buffers": "512MB",
     "max_wal_size": "4GB",
     "checkpoint_timeout": "15min",
