@@ -83,6 +83,8 @@ def actor(tx: Tx) -> str:
 
 async def note_reports(tx: Tx, reports: Sequence[Report]) -> None:
     """Keeps what events told of customers, once each."""
+    # In one order for everyone: a row locks what it refers to.
+    reports = sorted(reports, key=lambda each: each.customer_id)
     await tx.together(
         (
             _REPORTS,
