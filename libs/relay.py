@@ -2,14 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Any
-from uuid import UUID
 
 from nats.aio.client import Client
-from nats.errors import ConnectionReconnectingError, Error, MaxPayloadError
-from nats.js.api import PubAck
+from nats.errors import ConnectionReconnectingError
 from nats.js.errors import NoStreamResponseError
 from prometheus_client import Counter, Gauge
 from sqlalchemy import ARRAY, Uuid, bindparam, select, text
@@ -20,7 +16,7 @@ from libs.leases import Lease
 from libs.outbox import BULK, LIVE
 from libs.pipeline import Query
 from libs.plumbing import outbox
-from libs.problems import Unavailable
+from libs.publishing import Publisher
 from libs.wakeups import bell, rung_within
 
 log = logging.getLogger(__name__)
@@ -54,7 +50,6 @@ _NEWEST = Query(
 STANDBY_SECONDS = 1.0
 # What this process commits rings a bell. Polls are for the others', and rarer while nobody has anything to tell.
 IDLE_AFTER_SECONDS, IDLE_POLLS = 5.0, 3
-ACK_SECONDS = 5.0
 MAX_BACKOFF_SECONDS = 5.0
 # After a batch that came in bulk, how many times as long as it took no other such batch goes out: what happens now
 # finds the relay, the stream and its consumers idle at least half of the time, however much an import has to tell.
@@ -90,7 +85,7 @@ class Relay:
         self.error: str | None = None
         self._db = db
         self._nc = nc
-        self._js = nc.jetstream()
+        self._publisher = Publisher(nc, prefix)
         self._service = service
         self._prefix = prefix
         self._batch = batch
@@ -141,14 +136,14 @@ class Relay:
             return 0
         if not self._nc.is_connected:
             raise ConnectionReconnectingError
-        sent, error = await self._publish(rows)
+        sent, error = await self._publisher.publish(rows)
         if sent:
             async with self._db.worker() as tx:
                 tenant_of = {row.id: row.tenant_id for row in rows}
                 await tx.execute(_DELETE, {"tenants": [tenant_of[each] for each in sent], "ids": sent})
             PUBLISHED.labels(self._service).inc(len(sent))
         if isinstance(error, NoStreamResponseError):
-            await stream.ensure_stream(self._js, self._prefix)
+            await stream.ensure_stream(self._nc.jetstream(), self._prefix)
         if error is not None:
             raise error
         if rows[-1].lane == BULK:
@@ -164,41 +159,6 @@ class Relay:
         if not newest or now - newest[0].created_at > BULK_GOES_ON or now - oldest > BULK_WAITS_AT_MOST:
             return BULK_REST
         return BULK_REST_BESIDE
-
-    async def _publish(self, rows: Sequence[Any]) -> tuple[list[UUID], Exception | None]:
-        """Publishes all, many in flight; gives the ids that were acknowledged, and the first error if any."""
-        acks: dict[asyncio.Future[PubAck], UUID] = {}
-        error: Exception | None = None
-        try:
-            for row in rows:
-                subject = stream.subject_of(row.subject, row.tenant_id, self._prefix)
-                headers = {**row.headers, "Nats-Msg-Id": str(row.id)}
-                try:
-                    ack = await self._js.publish_async(
-                        subject, row.body, wait_stall=ACK_SECONDS, headers=headers
-                    )
-                except MaxPayloadError as refused:  # this one only
-                    error = error or refused
-                except Error as lost:
-                    error = error or lost
-                    break
-                else:
-                    acks[ack] = row.id
-            if acks:
-                await asyncio.wait(acks, timeout=ACK_SECONDS)
-            sent = []
-            for ack, event_id in acks.items():
-                if not ack.done():
-                    error = error or Unavailable("The stream did not acknowledge in time.")
-                elif (failed := ack.exception()) is None:
-                    sent.append(event_id)
-                elif isinstance(failed, Exception):
-                    error = error or failed
-            return sent, error
-        finally:
-            for ack in acks:
-                if not ack.done():
-                    ack.cancel()
 
     def _report(self, error: Exception, failures: int) -> None:
         self.error = type(error).__name__

@@ -73,8 +73,12 @@ async def ensure_stream(
                 duplicate_window=duplicate_window_seconds,
                 num_replicas=replicas,
                 allow_direct=True,
+                allow_atomic=True,
             )
         )
     else:
-        if subject not in (config.subjects or []):
-            await js.update_stream(config.evolve(subjects=[*(config.subjects or []), subject]))
+        subjects = config.subjects or []
+        if subject not in subjects:
+            subjects = [*subjects, subject]
+        if subjects != config.subjects or not config.allow_atomic:
+            await js.update_stream(config.evolve(subjects=subjects, allow_atomic=True))

@@ -2,17 +2,22 @@
 
 import asyncio
 import signal
+from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import select
+from nats.errors import MaxPayloadError
+from sqlalchemy import delete, insert, select
 
 from libs import stream
 from libs.config import Settings
 from libs.leases import Lease
 from libs.outbox import BULK, in_bulk
 from libs.plumbing import outbox
+from libs.publishing import Publisher
 from libs.run.stack import servers
 from libs.run.stack.home import Home
 from libs.run.stack.process import identity, spawn, stop
@@ -41,6 +46,58 @@ async def test_relays_without_a_lease_are_made_good_by_message_ids(room: Room) -
     assert await room.stored() == 200
 
 
+async def test_one_that_the_stream_has_does_not_keep_back_the_others(room: Room) -> None:
+    first = await room.tell(1)
+    again = await _rows(room)
+    await room.relay().drain_once()
+    more = await room.tell(20)
+    async with room.db.worker() as tx:
+        await tx.execute(insert(outbox), [row._asdict() for row in again])
+    assert await room.relay().drain_once() == 21
+    assert (await room.waiting(), await room.stored()) == (0, 21)
+    assert await _customers(room) == first + more
+
+
+async def test_a_stream_that_takes_no_batches_gets_events_one_by_one(room: Room) -> None:
+    await stream.ensure_stream(room.nc.jetstream(), room.prefix)
+    await _configure(room, allow_atomic=False)
+    publisher = Publisher(room.nc, room.prefix)
+    for _ in range(2):
+        await room.tell(10)
+        sent, error = await publisher.publish(await _rows(room))
+        assert (len(sent), error) == (10, None)
+        async with room.db.worker() as tx:
+            await tx.execute(delete(outbox))
+    assert await room.stored() == 20
+
+
+async def test_large_events_go_in_several_batches_and_one_above_the_limit_keeps_back_no_other(
+    room: Room,
+) -> None:
+    await stream.ensure_stream(room.nc.jetstream(), room.prefix)
+    await room.tell(12)
+    rows = await _rows(room)
+    bodies = [b"x" * 900_000] * 11 + [b"x" * 2_000_000]  # the server's limit is 1 MiB
+    large = [
+        SimpleNamespace(**row._asdict() | {"body": body}) for row, body in zip(rows, bodies, strict=True)
+    ]
+    sent, error = await Publisher(room.nc, room.prefix).publish(large)
+    assert sent == [row.id for row in rows[:11]]
+    assert isinstance(error, MaxPayloadError)
+    assert await room.stored() == 11
+
+
+async def _rows(room: Room) -> Sequence[Any]:
+    async with room.db.worker() as tx:
+        return (await tx.execute(select(outbox).order_by(outbox.c.id))).all()
+
+
+async def _configure(room: Room, **changed: Any) -> None:
+    js = room.nc.jetstream()
+    config = (await js.stream_info(stream.stream_name(room.prefix))).config
+    await js.update_stream(config.evolve(**changed))
+
+
 async def test_a_lease_has_one_holder_and_is_stolen_when_it_runs_out(room: Room) -> None:
     first, second = Lease(room.db, "relay", 0.3), Lease(room.db, "relay", 0.3)
     assert sorted(await asyncio.gather(first.held(), second.held())) == [False, True]
@@ -56,10 +113,7 @@ async def test_a_relay_that_dies_between_publish_and_delete_doubles_only_on_the_
     rooms: tuple[Room, Room],
 ) -> None:
     teller, hearer = rooms
-    js = teller.nc.jetstream()
-    name = stream.stream_name(teller.prefix)
-    config = (await js.stream_info(name)).config
-    await js.update_stream(config.evolve(duplicate_window=0.1))  # the inbox alone must do
+    await _configure(teller, duplicate_window=0.1)  # the inbox alone must do
     ids = await teller.tell(5)
     owner = teller.url("owner").replace("postgresql+psycopg://", "postgresql://", 1)
     async with await psycopg.AsyncConnection.connect(owner) as connection:
@@ -126,7 +180,7 @@ async def _customers(room: Room) -> list[UUID]:
     js = room.nc.jetstream()
     name = stream.stream_name(room.prefix)
     found = []
-    for sequence in range(1, 21):
+    for sequence in range(1, await room.stored() + 1):
         msg = await js.get_msg(name, sequence)
         found.append(UUID(CustomerCreated.FromString(msg.data or b"").customer_id))
     return found
