@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from libs.caller import acting_as
 from libs.envelope import Event
@@ -20,6 +20,7 @@ from services.loyalty.programs import actions as programs
 from services.loyalty.programs import queries as programs_queries
 from services.loyalty.referrals import actions, jobs, queries, rules
 from services.loyalty.referrals.tables import referral_codes, referrals
+from tests.loyalty.members import until
 from tests.loyalty.test_disorder import BEGIN, State
 from tests.loyalty.test_merges import Home
 from tests.platform import Stack
@@ -262,3 +263,49 @@ async def test_time_runs_out(stack: Stack) -> None:
     await of.settled()
     assert await of.rows() == [(rules.EXPIRED, "")] * 2
     assert await of.points() == [0, 100, 0]
+
+
+async def test_one_that_waits_for_its_review_is_not_rewarded_by_what_comes_late(stack: Stack) -> None:
+    of = await circle(stack, 2, same_address="REFERRAL_VERDICT_REVIEW")
+    await of.comes(1, 2)
+
+    async def flag(tx: Any, _: Any) -> list[UUID]:
+        r = referrals.c
+        rows = (await tx.execute(select(r.referral_id, r.version).with_for_update())).all()
+        for row in rows:
+            await actions.settle(tx, row.referral_id, row.version, frozenset({rules.ADDRESS}))
+        return [row.referral_id for row in rows]
+
+    found = await of.do(flag)
+    await of.spends(1)
+
+    async def looked_at(tx: Any, _: Any) -> None:
+        """By one who chose them while they were open."""
+        await actions.look_again(tx, found)
+        due = update(referrals).where(referrals.c.tenant_id == tx.tenant_id)
+        await tx.execute(due.values(due_at=tx.now))  # as it was marked by those of before
+
+    await of.do(looked_at)
+    await of.settled()
+    assert await of.rows() == [(rules.FLAGGED, "SAME_ADDRESS")] * 2
+    assert await of.points() == [0, 100, 0]
+
+
+async def test_one_that_cannot_be_judged_keeps_no_other_from_it(stack: Stack) -> None:
+    async def spoil(tx: Any, _: Any) -> None:
+        r = referrals.c
+        first = await tx.scalar(select(r.referral_id).order_by(r.referral_id).limit(1))
+        await tx.execute(update(referrals).where(r.referral_id == first).values(registered_at=None))
+
+    houses = [await circle(stack, 2) for _ in range(2)]
+    for of in houses:
+        await of.comes(1, 2)
+        await of.do(spoil)
+        await of.hear([*of.buying(1), *of.buying(2)])
+    for of in houses:
+
+        async def rewarded(of: Circle = of) -> bool:
+            await jobs.keep_referrals(stack.runtimes["loyalty"])
+            return sorted(await of.rows()) == [(rules.REGISTERED, ""), (rules.REWARDED, "")]
+
+        await until(rewarded)

@@ -231,7 +231,7 @@ async def people_changed(tx: Tx, customer_ids: Collection[UUID]) -> None:
 
 
 async def look_again(tx: Tx, referral_ids: Collection[UUID]) -> None:
-    """Has these referrals looked at as soon as the transaction has committed."""
+    """Has those of these referrals that can still change looked at as soon as the transaction has committed."""
     if not referral_ids:
         return
     ids = sorted(referral_ids)
@@ -239,14 +239,15 @@ async def look_again(tx: Tx, referral_ids: Collection[UUID]) -> None:
     await tx.execute(lock.order_by(_r.referral_id).with_for_update())
     # The version too: whoever has looked already did not see what has happened now.
     marked = {"due_at": tx.now, "version": _r.version + 1}
-    mark = update(referrals).where(_r.tenant_id == tx.tenant_id, _r.referral_id.in_(ids)).values(marked)
+    these = (_r.tenant_id == tx.tenant_id, _r.referral_id.in_(ids), _r.state.in_(rules.JUDGED))
+    mark = update(referrals).where(*these).values(marked)
     await _settle_soon(tx, (await tx.execute(mark.returning(_r.business_id, _r.referral_id))).all())
 
 
 async def put_off(tx: Tx, referral_id: UUID) -> None:
     """Looks at a referral again later: it cannot be judged now. After a while nobody waits for it."""
     before = await queries.referral(tx, referral_id, lock=True)
-    if before.state not in {rules.REGISTERED, rules.QUALIFIED, rules.REWARDED}:
+    if before.state not in rules.JUDGED:
         return
     given_up = before.expires_at is not None and before.expires_at + rules.WAITS_FOR <= tx.now
     if not given_up:
@@ -268,7 +269,8 @@ async def expire_invitation(tx: Tx, referral_id: UUID) -> None:
 
 
 async def settle(tx: Tx, referral_id: UUID, seen: int, alike: frozenset[int] | None) -> None:
-    """Judges a referral whose friend has come, as it is now; gives points, or takes them back.
+    """Judges a referral whose friend has come, as it is now; gives points, or takes them back. One that waits for its
+    review, or is over, stays as it is.
 
     `alike` is in what its two people agree, None if that does not count. Emits ReferralFlagged, ReferralQualified,
     ReferralRewarded, ReferralRevoked, PointsEarned, PointsReversed. Raises Conflict if it is not as it was `seen`.
@@ -288,6 +290,9 @@ async def settle(tx: Tx, referral_id: UUID, seen: int, alike: frozenset[int] | N
     before = await queries.referral(tx, referral_id, lock=True)
     if before.version != seen:
         raise Conflict
+    if before.state not in rules.JUDGED:
+        await _write(tx, before, {"due_at": None})
+        return
     outcome = await _judge(tx, program, before, alike)
     values: dict[str, Any] = {
         "state": outcome.state,

@@ -35,14 +35,28 @@ async def settle_referrals(rt: Any, job: Job) -> None:
 async def keep_referrals(rt: Any) -> None:
     """Judges every tenant's referrals that are due, those that a job should have judged too."""
     runtime: Runtime = rt
+    failed: Exception | None = None
     for tenant_id in await due.tenants(runtime, "referrals"):
         with acting_as(due.itself(runtime, tenant_id)):
-            more = True
-            while more:
-                async with runtime.db.read() as tx:
-                    found = await queries.due(tx, AT_ONCE)
-                await _look_at(runtime, found)
-                more = len(found) == AT_ONCE
+            try:
+                await _keep(runtime)
+            except Exception as error:  # one of the loops: a tenant's failure is its own
+                log.warning(
+                    "A tenant's referrals wait",
+                    extra={"tenant": str(tenant_id), "reason": type(error).__name__},
+                )
+                failed = error
+    if failed is not None:
+        raise failed
+
+
+async def _keep(rt: Runtime) -> None:
+    more = True
+    while more:
+        async with rt.db.read() as tx:
+            found = await queries.due(tx, AT_ONCE)
+        await _look_at(rt, found)
+        more = len(found) == AT_ONCE
 
 
 async def _look_at(rt: Runtime, referral_ids: Iterable[UUID]) -> bool:
@@ -54,12 +68,21 @@ async def _look_at(rt: Runtime, referral_ids: Iterable[UUID]) -> bool:
     for referral_id in referral_ids:
         try:
             await _look_at_one(rt, referral_id)
-        except Conflict:
-            unchanged = False
-        except Problem as problem:
-            if outages.is_passing(problem):
+        except Exception as error:  # one of the loops: a referral's failure is its own
+            if outages.is_conflict(error):
+                unchanged = False
+                continue
+            if outages.is_passing(error):
                 raise
-            log.warning("A referral waits", extra={"referral": str(referral_id), "reason": problem.reason})
+            refused = isinstance(error, Problem)
+            log.warning(
+                "A referral waits",
+                extra={
+                    "referral": str(referral_id),
+                    "reason": getattr(error, "reason", type(error).__name__),
+                },
+                exc_info=None if refused else error,
+            )
             async with rt.db.tx() as tx:
                 await actions.put_off(tx, referral_id)
     return unchanged

@@ -9,6 +9,8 @@ from uuid import UUID
 # ReferralState
 INVITED, REGISTERED, FLAGGED, QUALIFIED, REWARDED, REFUSED, EXPIRED, REVOKED, VOIDED = range(1, 10)
 OPEN = (INVITED, REGISTERED, FLAGGED, QUALIFIED)
+# What events and time may still change. A flagged one waits for its review, and the others are over.
+JUDGED = (REGISTERED, QUALIFIED, REWARDED)
 # ReferralMatch
 EMAIL, PHONE, ADDRESS, NAME_AND_BIRTH_DATE, DEVICE = range(1, 6)
 _CONTACT = {EMAIL, PHONE, NAME_AND_BIRTH_DATE}
