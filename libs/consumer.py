@@ -45,7 +45,7 @@ class Consumer:
         rt: Any,
         *,
         prefix: str = "",
-        batch: int = 200,
+        batch: int = 400,
         backoff_seconds: float = 0.5,
     ) -> None:
         self.error: str | None = None

@@ -94,6 +94,7 @@ class Puller:
         self._sort(first, taken)
         while len(taken) < self._batch and not self._arrived.empty():
             self._sort(self._arrived.get_nowait(), taken)
+        await self._ask()  # the next come while these are worked in
         return taken
 
     async def _arrive(self, msg: Msg) -> None:
