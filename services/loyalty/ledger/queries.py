@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, Select, Uuid, and_, bindparam, func, or_, select, text
+from sqlalchemy import Row, Select, Uuid, and_, bindparam, func, literal, or_, select, text, tuple_
 
 from libs.crypto import Column
 from libs.crypto.tables import subject_keys
@@ -190,7 +190,17 @@ _ENTRY: Select[Any] = (
     .outerjoin(subject_keys, and_(_k.tenant_id == _e.tenant_id, _k.key_id == _e.key_id))
 )
 
-
+_LINE = Query(
+    text("""
+    with recursive line as (
+        select a.account_id from accounts a
+        where a.tenant_id = :tenant and a.program_id = :program and a.customer_id = :customer
+        union
+        select a.account_id from line l join accounts a on a.tenant_id = :tenant and a.merged_into = l.account_id
+    )
+    select l.account_id from line l
+""")
+)
 _ENTRY_OF = Query(
     _ENTRY.where(
         _e.tenant_id == bindparam("tenant", type_=Uuid), _e.entry_id == bindparam("entry", type_=Uuid)
@@ -209,6 +219,13 @@ _MOVED = Query(
 )
 
 
+async def line_of(tx: Tx, program_id: UUID, customer_id: UUID) -> list[UUID]:
+    """A customer's account in a program, and all that were merged into it; none if there is no account."""
+    where = {"tenant": tx.tenant_id, "program": program_id, "customer": customer_id}
+    _, rows = await tx.together((reading.FIND_BY_KEY, {}), (_LINE, where))
+    return [row.account_id for row in rows]
+
+
 async def entry(tx: Tx, entry_id: UUID) -> Any:
     """An entry of the caller's businesses. Raises TransactionNotFound."""
     return (await entry_and_moved(tx, entry_id))[0]
@@ -216,19 +233,25 @@ async def entry(tx: Tx, entry_id: UUID) -> Any:
 
 async def page(
     tx: Tx,
-    account: UUID,
+    line: Sequence[UUID],
     *,
     size: int,
-    before: int | None,
+    before: Sequence[Any],
     kinds: Sequence[int] = (),
     order_id: UUID | None = None,
     booked_after: datetime | None = None,
     booked_before: datetime | None = None,
 ) -> list[Row[Any]]:
-    """Up to `size` entries of an account, newest first, those before the place `before`."""
-    wanted = _ENTRY.where(_e.tenant_id == tx.tenant_id, _e.account_id == account)
-    if before is not None:
-        wanted = wanted.where(_e.seq < before)
+    """Up to `size` entries of an account and those merged into it (`line_of`), newest first.
+
+    `before` is the `place` of the last one that was seen.
+    """
+    wanted = _ENTRY.where(_e.tenant_id == tx.tenant_id, _e.account_id.in_(line))
+    key = [_e.seq] if len(before or line) == 1 else [_e.booked_at, _e.seq, _e.entry_id]
+    if before:
+        wanted = wanted.where(
+            tuple_(*key) < tuple_(*(literal(last, of.type) for of, last in zip(key, before, strict=True)))
+        )
     if kinds:
         wanted = wanted.where(_e.kind.in_(kinds))
     if order_id:
@@ -237,7 +260,12 @@ async def page(
         wanted = wanted.where(_e.booked_at >= booked_after)
     if booked_before:
         wanted = wanted.where(_e.booked_at < booked_before)
-    return list((await tx.execute(wanted.order_by(_e.seq.desc()).limit(size))).all())
+    return list((await tx.execute(wanted.order_by(*(each.desc() for each in key)).limit(size))).all())
+
+
+def place(row: Row[Any], line: Sequence[UUID]) -> list[Any]:
+    """Where an entry is in a list of these accounts' entries: of one account, by its number; of several, by time."""
+    return [row.seq] if len(line) == 1 else [row.booked_at, row.seq, row.entry_id]
 
 
 async def entry_and_moved(tx: Tx, entry_id: UUID) -> tuple[Any, list[Any]]:

@@ -222,21 +222,19 @@ def itself() -> UUID:
 async def page(
     rt: Runtime, tx: Tx, request: Any, program: Program, customer_id: UUID
 ) -> tuple[Sequence[Row[Any]], str]:
-    """A page of a member's entries, and the token of the next one."""
+    """A page of the entries of a member and of those merged into them, and the token of the next one."""
     size = request.page_size or DEFAULT_PAGE
     after = rt.pages.after(request)
-    account = await queries.account_id(tx, program.program_id, customer_id)
-    if account is None:
-        return [], ""
+    line = await queries.line_of(tx, program.program_id, customer_id)
     rows = await queries.page(
         tx,
-        account,
+        line,
         size=size + 1,
-        before=after[0] if after else None,
+        before=after or (),
         kinds=[int(kind) for kind in request.types],
         order_id=wire.optional_id(request.order_id),
         booked_after=instant(request.booked_after) if request.HasField("booked_after") else None,
         booked_before=instant(request.booked_before) if request.HasField("booked_before") else None,
     )
-    token = rt.pages.next(request, [rows[size - 1].seq]) if len(rows) > size else ""
+    token = rt.pages.next(request, queries.place(rows[size - 1], line)) if len(rows) > size else ""
     return rows[:size], token

@@ -311,9 +311,9 @@ _CHANGE: Select[Any] = (
 )
 
 
-async def changes(tx: Tx, account_id: UUID, size: int, before: UUID | None) -> list[Row[Any]]:
-    """Up to `size` changes of an account's tier, newest first, those before one."""
-    wanted = _CHANGE.where(_h.tenant_id == tx.tenant_id, _h.account_id == account_id)
+async def changes(tx: Tx, line: Sequence[UUID], size: int, before: UUID | None) -> list[Row[Any]]:
+    """Up to `size` changes of the tiers of these accounts, newest first, those before one."""
+    wanted = _CHANGE.where(_h.tenant_id == tx.tenant_id, _h.account_id.in_(line))
     if before is not None:
         wanted = wanted.where(_h.change_id < before)
     return list((await tx.execute(wanted.order_by(_h.change_id.desc()).limit(size))).all())

@@ -163,9 +163,9 @@ class TiersService(TiersServiceServicer):
             async with self.rt.db.read() as tx:
                 program = await programs.meant(tx, request.business_id, request.program_id)
                 await ledger.member(tx, program.business_id, customer_id)
-                account = await ledger.account_id(tx, program.program_id, customer_id)
+                line = await ledger.line_of(tx, program.program_id, customer_id)
                 before = UUID(after[0]) if after else None
-                rows = await queries.changes(tx, account, size + 1, before) if account else []
+                rows = await queries.changes(tx, line, size + 1, before)
             found = [wire.change(row, self._told(reading, row)) for row in rows[:size]]
         token = self.rt.pages.next(request, [str(rows[size - 1].change_id)]) if len(rows) > size else ""
         return pb.ListTierHistoryResponse(changes=found, next_page_token=token)
