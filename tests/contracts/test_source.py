@@ -19,6 +19,8 @@ ENDS_HERE = {
     "libs/deliveries.py": "each event's failure is its own",
     "libs/job_runner.py": "the loop of jobs; each job's failure is its own",
     "services/customers/imports/child.py": "the process of one import; its end is told to the job",
+    "services/loyalty/due.py": "each tenant's failure is its own, and told at the end",
+    "services/loyalty/referrals/jobs.py": "each referral's failure is its own, and told at the end",
     "libs/leases.py": "the loop that holds a lease",
     "libs/relay.py": "the loop that publishes",
     "libs/run/loops.py": "the loop around every loop",

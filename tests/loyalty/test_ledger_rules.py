@@ -51,6 +51,7 @@ class Life:
         for key, points in book.drawn.items():
             assert key not in self.drawn
             self.drawn[key] = points
+        assert not any(lot.pending for lot in self.lots.values() if not lot.remaining)
         assert rules.faults(self.account, self.lots.values(), self.holds.values(), self.entries) == []
         for lot in self.lots.values():
             moved = sum(points for (_, lot_id), points in self.drawn.items() if lot_id == lot.lot_id)
@@ -121,6 +122,38 @@ def test_pending_points_ripen() -> None:
     life.close(life.book())
     assert (life.account.balance, life.account.pending) == (10, 0)
     assert [entry.kind for entry in life.entries] == [rules.EARN, rules.AVAILABLE]
+
+
+def test_what_was_all_returned_while_pending_never_ripens_and_what_comes_back_does() -> None:
+    life = Life()
+    earn(life, 10, pending=5, order=1)
+    book = life.book()
+    gone = book.reclaim(UUID(int=1), 10)
+    life.close(book)
+    (lot,) = life.lots.values()
+    assert (lot.pending, life.account.pending) == (False, 0)
+    book = life.book()
+    book.give_back(UUID(int=1), 4, 0, life.shares(gone.entry_id))
+    life.close(book)
+    assert (lot.pending, life.account.pending, life.account.balance) == (True, 4, 0)
+    life.now += 5 * DAY
+    life.close(life.book())
+    assert (life.account.pending, life.account.balance) == (0, 4)
+
+
+def test_a_debit_by_hand_takes_nobody_elses_points() -> None:
+    life = Life()
+    earn(life, 10)
+    (own,) = life.lots.values()
+    earn(life, 20, days=5)
+    next(lot for lot in life.lots.values() if lot is not own).pooled = True
+    with pytest.raises(InsufficientPoints) as refused:
+        life.book().adjust(-11, effective_at=life.now, expires_at=None)
+    assert refused.value.metadata == {"requested": "11", "spendable": "10", "missing": "1"}
+    book = life.book()
+    book.adjust(-10, effective_at=life.now, expires_at=None)
+    life.close(book)
+    assert own.remaining == 0
 
 
 def test_a_hold_is_captured_in_part_and_the_rest_released() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -17,8 +18,8 @@ from libs.inbox import NotYet
 from libs.problems import Conflict
 from regulars.customers.v1 import events_pb2 as told
 from services.loyalty.ledger import actions as ledger
+from services.loyalty.ledger import expiry, reading
 from services.loyalty.ledger import queries as ledger_queries
-from services.loyalty.ledger import reading
 from services.loyalty.merges.tables import merged_accounts
 from services.loyalty.problems import MembershipNotFound
 from services.loyalty.programs import queries as programs
@@ -72,6 +73,20 @@ class Home(House):
             )
         )
         return hold_id
+
+    async def set(self, **settings: Any) -> None:
+        """Gives the program settings."""
+        these = update(program_rows).where(program_rows.c.business_id == self.business)
+        await self.do(lambda tx, _: tx.execute(these.values(settings=settings)))
+
+    async def booked(self, days: int) -> int:
+        """How many accounts the run that books what holds changes, so many days from now."""
+
+        async def settle(tx: Any, _: Any) -> int:
+            tx.now += timedelta(days=days)
+            return await expiry.settle_due(tx, 500)
+
+        return int(await self.do(settle))
 
     async def picture(self) -> list[Any]:
         """All that can be seen of the members' points: balances, lots, holds and tiers."""
@@ -189,6 +204,43 @@ async def test_spent_points_come_out_of_the_survivors_own_or_are_lacking(stack: 
     points, faults = await house.balances()
     assert (sum(points), faults) == (70, [])
     assert await house.lacking() == 30
+
+
+async def test_pending_points_wait_on_after_a_merge_and_its_undoing(stack: Stack) -> None:
+    house, merge = await home(stack), new_id()
+    await house.set(pending_days=1000, expiry="EXPIRY_KIND_NEVER")
+    whole, part = (
+        house.order(0, [State(10_000, 0, False), State(10_000, back, False)]) for back in (10_000, 5_000)
+    )
+    await house.hear([whole[1], part[1]])
+    await house.hear([whole[6]])
+    before = await house.picture()
+    assert before[0][0][:2] == (0, 100)
+    await house.hear([house.merged(0, 1, merge)])
+    assert (await house.picture())[1][0][:2] == (0, 100)
+    assert await house.balances() == ([0, 0], [])
+    await house.hear([part[6]])
+    await house.hear([house.unmerged(0, 1, merge)])
+    assert (await house.picture())[0][0][:2] == (0, 50)
+    await house.hear([house.merged(0, 1, new_id())])
+    # Only the survivor's are due, and once.
+    assert [await house.booked(1001) for _ in range(2)] == [1, 0]
+    assert await house.balances() == ([0, 50], [])
+
+
+async def test_what_was_all_returned_while_pending_is_due_no_more(stack: Stack) -> None:
+    house = await home(stack)
+    await house.set(pending_days=1000, expiry="EXPIRY_KIND_NEVER")
+    life = house.order(
+        0, [State(10_000, 0, False), State(10_000, 10_000, False), State(10_000, 2_500, False)]
+    )
+    await house.hear(life[1:2])
+    await house.hear(life[6:7])
+    assert [await house.booked(1001), await house.balances()] == [0, ([0, 0], [])]
+    await house.hear(life[10:11])
+    assert (await house.picture())[0][0][:2] == (0, 75)
+    assert [await house.booked(1001) for _ in range(2)] == [1, 0]
+    assert await house.balances() == ([75, 0], [])
 
 
 async def test_the_higher_tier_stays_until_it_is_undone(stack: Stack) -> None:
@@ -314,8 +366,7 @@ async def test_erasure_leaves_a_ledger_of_nobody(stack: Stack) -> None:
 async def test_what_was_given_away_before_stays_given(stack: Stack) -> None:
     house, merge = await home(stack), new_id()
     giver, receiver = house.customers
-    allowed = update(program_rows).where(program_rows.c.business_id == house.business)
-    await house.do(lambda tx, _: tx.execute(allowed.values(settings={"transfers_allowed": True})))
+    await house.set(transfers_allowed=True)
     await house.buys(0)
     await house.do(lambda tx, program: ledger.transfer_points(tx, program, giver, receiver, new_id(), 30))
     before = await house.picture()

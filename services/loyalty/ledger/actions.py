@@ -189,12 +189,12 @@ async def transfer_points(
 
 
 async def settle(tx: Tx, account_ids: Iterable[UUID], programs: dict[UUID, Program]) -> int:
-    """Books what holds already in these accounts; gives how many entries that were. Emits their events."""
+    """Books what holds already in these accounts; gives how many of them changed. Emits their events."""
     books = await reading.books(tx, account_ids, programs, lock=True)
     rows = await queries.owners(tx, books)
     owned = [Owned(books[row.account_id], programs[row.program_id], row.customer_id) for row in rows]
     await writing.save(tx, owned)
-    return sum(len(book.entries) for book in books.values())
+    return sum(book.changed for book in books.values())
 
 
 async def _own(tx: Tx, program: Program, customer_id: UUID) -> Owned:

@@ -25,8 +25,9 @@ _DUE = text("""
          order by h.expires_at limit :limit)
         union
         (select l.account_id from lots l
-         where l.tenant_id = :tenant and l.pending and l.available_at <= :now
+         where l.tenant_id = :tenant and l.pending and l.remaining > 0 and l.available_at <= :now
          order by l.available_at limit :limit))
+      and a.merged_into is null
     order by a.account_id
     for update of a skip locked
     limit :limit
@@ -122,17 +123,17 @@ _NOTICE = text("""
 
 
 async def settle_due(tx: Tx, limit: int) -> int:
-    """Settles accounts in which a hold or pending points are due; gives how many. Emits their events."""
+    """Settles accounts in which a hold or pending points are due; gives how many changed. Emits their events."""
     where: dict[str, Any] = {"tenant": tx.tenant_id, "now": tx.now, "limit": limit}
     rows = (await tx.execute(_DUE, where)).all()
-    if rows:
-        programs = {
-            program_id: programs_queries.program_of(await programs_queries.row(tx, program_id))
-            for program_id in {row.program_id for row in rows}
-        }
-        await tx.execute(writing.BY_KEY)
-        await actions.settle(tx, [row.account_id for row in rows], programs)
-    return len(rows)
+    if not rows:
+        return 0
+    programs = {
+        program_id: programs_queries.program_of(await programs_queries.row(tx, program_id))
+        for program_id in {row.program_id for row in rows}
+    }
+    await tx.execute(writing.BY_KEY)
+    return await actions.settle(tx, [row.account_id for row in rows], programs)
 
 
 async def expire_lots(tx: Tx, limit: int, lane: int = 0, lanes: int = 1) -> int:

@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from libs.caller import acting_as
 from libs.run.service import Runtime
 from libs.timers import Periodic
 from services.loyalty import due
@@ -21,14 +20,15 @@ LANES = 2  # of accounts whose lots lapse
 
 async def book_what_holds(rt: Any) -> None:
     """Every tenant's holds past their time, pending points whose day has come, and lots past their expiry."""
-    runtime: Runtime = rt
-    for tenant_id in await due.tenants(runtime, "ledger"):
-        with acting_as(due.itself(runtime, tenant_id)):
-            booked = 1
-            while booked:
-                async with runtime.db.tx() as tx:
-                    booked = await expiry.settle_due(tx, ACCOUNTS_AT_ONCE)
-            await asyncio.gather(*(_expire(runtime, lane) for lane in range(LANES)))
+    await due.for_each(rt, await due.tenants(rt, "ledger"), _book)
+
+
+async def _book(runtime: Runtime) -> None:
+    booked = 1
+    while booked:
+        async with runtime.db.tx() as tx:
+            booked = await expiry.settle_due(tx, ACCOUNTS_AT_ONCE)
+    await asyncio.gather(*(_expire(runtime, lane) for lane in range(LANES)))
 
 
 async def _expire(runtime: Runtime, lane: int) -> None:
@@ -41,60 +41,68 @@ async def _expire(runtime: Runtime, lane: int) -> None:
 
 async def tell_what_will_lapse(rt: Any) -> None:
     """Tells each member's points that will lapse within the program's notice, each lot once."""
-    runtime: Runtime = rt
-    for tenant in await runtime.tenants.all():
-        with acting_as(due.itself(runtime, tenant.tenant_id)):
-            told = 1
-            while told:
-                async with runtime.db.tx() as tx:
-                    told = await expiry.notice(tx, LOTS_AT_ONCE)
+    await due.for_each(rt, await _all(rt), _tell)
+
+
+async def _tell(runtime: Runtime) -> None:
+    told = 1
+    while told:
+        async with runtime.db.tx() as tx:
+            told = await expiry.notice(tx, LOTS_AT_ONCE)
 
 
 async def keep_anniversaries(rt: Any) -> None:
     """Gives every tenant's members what is due for another year, once."""
-    runtime: Runtime = rt
-    for tenant in await runtime.tenants.all():
-        with acting_as(due.itself(runtime, tenant.tenant_id)):
-            async with runtime.db.read() as tx:
-                found = await anniversaries.celebrating(tx)
-            for program in found:
-                last: UUID | None = UUID(int=0)
-                while last is not None:
-                    async with runtime.db.tx() as tx:
-                        last = await anniversaries.celebrate(tx, program, last, ACCOUNTS_AT_ONCE)
+    await due.for_each(rt, await _all(rt), _keep_anniversaries)
+
+
+async def _keep_anniversaries(runtime: Runtime) -> None:
+    async with runtime.db.read() as tx:
+        found = await anniversaries.celebrating(tx)
+    for program in found:
+        last: UUID | None = UUID(int=0)
+        while last is not None:
+            async with runtime.db.tx() as tx:
+                last = await anniversaries.celebrate(tx, program, last, ACCOUNTS_AT_ONCE)
 
 
 async def keep_birthdays(rt: Any) -> None:
     """Gives every tenant's members what is due for their birthday, once a year."""
-    runtime: Runtime = rt
-    for tenant in await runtime.tenants.all():
-        with acting_as(due.itself(runtime, tenant.tenant_id)):
-            async with runtime.db.read() as tx:
-                found = await occasions.giving(tx)
-            for program in found:
-                last: UUID | None = UUID(int=0)
-                while last is not None:
-                    async with runtime.db.tx() as tx:
-                        last = await occasions.celebrate(tx, program, last, ACCOUNTS_AT_ONCE)
+    await due.for_each(rt, await _all(rt), _keep_birthdays)
+
+
+async def _keep_birthdays(runtime: Runtime) -> None:
+    async with runtime.db.read() as tx:
+        found = await occasions.giving(tx)
+    for program in found:
+        last: UUID | None = UUID(int=0)
+        while last is not None:
+            async with runtime.db.tx() as tx:
+                last = await occasions.celebrate(tx, program, last, ACCOUNTS_AT_ONCE)
 
 
 async def ask_for_people(rt: Any) -> None:
     """Asks customers of those whom nobody could ask for when something of them changed."""
-    runtime: Runtime = rt
-    for tenant_id in await due.tenants(runtime, "people"):
-        with acting_as(due.itself(runtime, tenant_id)):
-            more = True
-            while more:
-                async with runtime.db.read() as tx:
-                    wanted = await people_queries.wanted(tx, ACCOUNTS_AT_ONCE)
-                told = await facts_of(runtime, wanted) if wanted else None
-                if told is None:
-                    break
-                async with runtime.db.tx() as tx:
-                    await people.gone(tx, set(wanted) - {each.customer_id for each in told})
-                    await people.know(tx, told)
-                    await occasions.complete_profiles(tx, wanted)
-                more = len(wanted) == ACCOUNTS_AT_ONCE
+    await due.for_each(rt, await due.tenants(rt, "people"), _ask)
+
+
+async def _ask(runtime: Runtime) -> None:
+    more = True
+    while more:
+        async with runtime.db.read() as tx:
+            wanted = await people_queries.wanted(tx, ACCOUNTS_AT_ONCE)
+        told = await facts_of(runtime, wanted) if wanted else None
+        if told is None:
+            break
+        async with runtime.db.tx() as tx:
+            await people.gone(tx, set(wanted) - {each.customer_id for each in told})
+            await people.know(tx, told)
+            await occasions.complete_profiles(tx, wanted)
+        more = len(wanted) == ACCOUNTS_AT_ONCE
+
+
+async def _all(runtime: Runtime) -> list[UUID]:
+    return [each.tenant_id for each in await runtime.tenants.all()]
 
 
 PERIODIC = [

@@ -250,10 +250,10 @@ class Book:
         expires_at: datetime | None,
         entry_id: UUID | None = None,
     ) -> Entry:
-        """Adds points, or takes them. Raises InsufficientPoints."""
+        """Adds points, or takes the member's own. Raises InsufficientPoints."""
         entry_id = entry_id or self.new_id()
         if points < 0:
-            self._can_spend(-points)
+            self._can_spend(-points, self.own)
             for lot, taken in self._draw(-points):
                 self._move(entry_id, lot, -taken)
             return self._enter(ADJUST, entry_id, points, points, 0, effective_at=effective_at)
@@ -426,6 +426,10 @@ class Book:
     def _is_past(self, lot: Lot) -> bool:
         return lot.expires_at is not None and lot.expires_at <= self.now
 
+    def _is_early(self, lot: Lot) -> bool:
+        """True if the day of its points is still to come."""
+        return lot.available_at is not None and lot.available_at > self.now
+
     def _spendable_lots(self) -> list[Lot]:
         """The lots that can be drawn from, in the order of drawing."""
         return self._in_order(
@@ -493,8 +497,11 @@ class Book:
         self.touched_lots.add(lot.lot_id)
 
     def _move(self, entry_id: UUID, lot: Lot, points: int) -> None:
-        """Puts points into a lot, or takes them, in the name of an entry."""
+        """Puts points into a lot, or takes them, in the name of an entry. What is empty is not pending."""
+        if not lot.remaining:
+            lot.pending = self._is_early(lot)
         lot.remaining += points
+        lot.pending = lot.pending and lot.remaining > 0
         key = entry_id, lot.lot_id
         self.drawn[key] = self.drawn.get(key, 0) + points
         self._touch(lot)
@@ -559,9 +566,12 @@ class Book:
                     put,
                     expires_at=stranger.expires_at,
                     order_id=stranger.order_id,
+                    pending=self._is_early(stranger),
+                    available_at=stranger.available_at,
                     origin_lot_id=lot_id,
                     pooled=stranger.pooled,
                 )
+                to_pending += put if lot.pending else 0
                 self._revive(lot)
                 returned.append((lot, put))
         for lot in reversed(self._in_order(shares.keys() & self.lots.keys())):
@@ -569,8 +579,8 @@ class Book:
             if put <= 0:
                 continue
             left -= put
-            to_pending += put if lot.pending else 0
             self._move(entry_id, lot, put)
+            to_pending += put if lot.pending else 0
             self._revive(lot)
             returned.append((lot, put))
         paid = min(self.account.debt, left)
