@@ -80,9 +80,8 @@ async def _cards(tx: Tx, program: Program, customer_id: UUID) -> list[tuple[Rule
         for rule in (await programs.rule_book(tx, program.program_id)).now
         if rule.kind == STAMP_CARD and rule.active
     ]
-    account = await ledger.account_id(tx, program.program_id, customer_id) if rules else None
-    found = await cards.cards_of(tx, [account]) if account else {}
+    found = await cards.cards_of_member(tx, program.program_id, customer_id) if rules else {}
     return [
-        (rule, found[account, rule.rule_id] if account and (account, rule.rule_id) in found else Card())
+        (rule, found.get(rule.rule_id, Card()))
         for rule in sorted(rules, key=lambda rule: (rule.priority, rule.rule_id))
     ]

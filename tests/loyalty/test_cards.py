@@ -15,6 +15,7 @@ from services.loyalty.programs.rules import rule_of
 from tests.customers.purchases import item, record, refund
 from tests.customers.shop import Shop
 from tests.loyalty.members import add_rule, buy, faults, has, in_ledger, join, transactions, until
+from tests.loyalty.members import rules as rules_of
 
 
 def card(**terms: Any) -> Any:
@@ -54,6 +55,25 @@ async def cards_of(shop: Shop, customer_id: str) -> list[tuple[int, int]]:
     return [(each.stamps, each.filled) for each in found.stamp_cards]
 
 
+async def simulated(
+    shop: Shop, customer_id: str, coffees: int
+) -> tuple[int, list[str], list[tuple[int, int, int]]]:
+    """Points of so many coffees, those for full cards explained, and what happens to the cards."""
+    order = programs.SimulatedOrder(
+        items=[programs.SimulatedItem(category="Coffee", quantity=coffees, amount_minor=100 * coffees)]
+    )
+    found = await rules_of(shop).SimulateEarning(
+        programs.SimulateEarningRequest(business_id=shop.id, customer_id=customer_id, order=order)
+    )
+    assert found.points == sum(reason.points for reason in found.reasons)
+    assert not found.skipped
+    return (
+        found.points,
+        [each.explanation for each in found.reasons if each.name == "Ten coffees"],
+        [(each.stamps, each.on_card, each.filled) for each in found.stamps],
+    )
+
+
 async def test_coffees_fill_a_card_and_a_return_takes_stamps_back(shop: Shop) -> None:
     await add_rule(
         shop,
@@ -71,6 +91,10 @@ async def test_coffees_fill_a_card_and_a_return_takes_stamps_back(shop: Shop) ->
     await has(shop, member, 0)
     assert await cards_of(shop, member) == [(0, 0)]
     await buy(shop, member, items=[item(100, 8, category="coffee")])
+    await has(shop, member, 8)
+    assert await simulated(shop, member, 1) == (1, [], [(1, 9, 0)])
+    assert await simulated(shop, member, 4) == (504, ["for full card number 1"], [(4, 2, 1)])
+    assert await simulated(shop, "", 4) == (4, [], [(4, 4, 0)])
     await buy(shop, member, items=[item(100, 4, category="coffee")], external_id="b")
     await has(shop, member, 512)
     assert await cards_of(shop, member) == [(2, 1)]

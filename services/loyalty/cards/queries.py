@@ -8,6 +8,7 @@ from sqlalchemy import select
 from libs.db import Tx
 from services.loyalty.cards.rules import Card
 from services.loyalty.cards.tables import card_stamps, cards
+from services.loyalty.ledger import queries as ledger
 
 _c, _s = cards.c, card_stamps.c
 
@@ -21,6 +22,13 @@ async def cards_of(tx: Tx, account_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID
         )
         for row in await tx.execute(wanted)
     }
+
+
+async def cards_of_member(tx: Tx, program_id: UUID, customer_id: UUID) -> dict[UUID, Card]:
+    """The cards of a customer in a program, by rule."""
+    account = await ledger.account_id(tx, program_id, customer_id)
+    found = await cards_of(tx, [account]) if account else {}
+    return {rule_id: card for (_, rule_id), card in found.items()}
 
 
 async def stamps_of_orders(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], int]:

@@ -1,8 +1,20 @@
 """How purchases fill a stamp card."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
-from services.loyalty.programs.rules import Purchase, Rule, chooses_lines, matching
+from services.loyalty.programs.rules import (
+    STAMP_CARD,
+    Award,
+    Context,
+    Purchase,
+    Rule,
+    chooses_lines,
+    is_for,
+    matching,
+)
 
 MILESTONES = (50, 80)
 
@@ -57,3 +69,27 @@ def stamped(rule: Rule, card: Card, change: int) -> Stamped:
     if milestones:
         after = replace(after, told=milestones[-1])
     return Stamped(after, filled, milestones)
+
+
+def awards_of(rule: Rule, before: Card, after: Card) -> list[Award]:
+    """The points of each card that was filled, in their order; none if full cards give no points."""
+    points = int(rule.terms.get("points", 0))
+    numbers = range(before.filled + 1, after.filled + 1) if points else ()
+    return [Award(rule.rule_id, rule.name, points, f"for full card number {number}") for number in numbers]
+
+
+def would_stamp(
+    rules: Iterable[Rule],
+    purchase: Purchase,
+    context: Context,
+    zone: ZoneInfo,
+    cards: Mapping[UUID, Card],
+) -> list[tuple[Rule, Card, Card]]:
+    """The cards (by rule) that an order would put stamps on, before and after it."""
+    found = []
+    for rule in rules:
+        if rule.kind == STAMP_CARD and is_for(rule, purchase, context, zone):
+            before = cards.get(rule.rule_id, Card())
+            if worth := stamps_of(rule, purchase):
+                found.append((rule, before, stamped(rule, before, worth).card))
+    return found

@@ -11,6 +11,8 @@ from libs.rpc import Context
 from libs.run.service import Runtime
 from regulars.loyalty.v1 import programs_pb2 as pb
 from regulars.loyalty.v1.programs_pb2_grpc import ProgramsServiceServicer
+from services.loyalty.cards import queries as cards
+from services.loyalty.cards.rules import awards_of, would_stamp
 from services.loyalty.ledger import queries as ledger
 from services.loyalty.programs import actions, queries, rules, wire
 
@@ -89,17 +91,21 @@ class ProgramsService(ProgramsServiceServicer):
             program = await queries.meant(tx, request.business_id, request.program_id)
             purchase = wire.purchase(request.order, program.currency, tx.now)
             of_program = (await queries.rule_book(tx, program.program_id)).now
-            context_of_member = rules.Context()
-            if request.customer_id:
+            whose, context_of_member, of_cards = request.customer_id, rules.Context(), {}
+            if whose:
                 context_of_member = await ledger.context(
-                    tx, program, UUID(request.customer_id), of_program, purchase.placed_at
+                    tx, program, UUID(whose), of_program, purchase.placed_at
                 )
-            judgement = rules.judge(of_program, purchase, context_of_member, program.zone)
-        available = rules.available_at(program.settings, tx.now)
+                of_cards = await cards.cards_of_member(tx, program.program_id, UUID(whose))
+        judgement = rules.judge(of_program, purchase, context_of_member, program.zone)
+        stamped = would_stamp(of_program, purchase, context_of_member, program.zone, of_cards)
+        awards = [*judgement.awards, *(each for card in stamped for each in awards_of(*card))]
+        counted = {rule.rule_id for rule, _, _ in stamped}
         return pb.SimulateEarningResponse(
-            points=judgement.points,
-            reasons=wire.reasons(judgement.awards),
-            skipped=wire.skipped(judgement.skipped),
-            available_at=stamp(available),
-            expires_at=stamp(rules.expires_at(program.settings, tx.now, program.zone)),
+            points=sum(award.points for award in awards),
+            reasons=wire.reasons(awards),
+            skipped=wire.skipped(each for each in judgement.skipped if each.rule_id not in counted),
+            available_at=stamp(rules.available_at(program.settings, purchase.placed_at)),
+            expires_at=stamp(rules.expires_at(program.settings, purchase.placed_at, program.zone)),
+            stamps=[wire.stamps(*card) for card in stamped],
         )

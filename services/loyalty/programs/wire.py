@@ -15,6 +15,7 @@ from libs.formats import Wrong
 from libs.instants import instant, stamp
 from libs.problems import Faults
 from regulars.loyalty.v1 import programs_pb2 as pb
+from services.loyalty.cards.rules import Card, here
 from services.loyalty.programs import rules
 from services.loyalty.programs.rules import Award, Line, Purchase, Skipped
 
@@ -144,6 +145,19 @@ def skipped(rules_skipped: Iterable[Skipped]) -> list[pb.SkippedRule]:
         pb.SkippedRule(rule_id=str(each.rule_id), name=each.name, reason=each.reason)
         for each in rules_skipped
     ]
+
+
+def stamps(rule: rules.Rule, before: Card, after: Card) -> pb.SimulatedStamps:
+    """The message of a card that an order would put stamps on."""
+    return pb.SimulatedStamps(
+        rule_id=str(rule.rule_id),
+        name=rule.name,
+        stamps=after.stamps - before.stamps,
+        on_card=here(rule, after),
+        needed=int(rule.terms["stamps"]),
+        filled=after.filled - before.filled,
+        offer=str(rule.terms.get("offer", "")),
+    )
 
 
 def rule_order(row: Row[Any]) -> tuple[int, int, UUID]:
