@@ -11,10 +11,15 @@ from sqlalchemy import text
 from libs import clock
 from libs.ids import new_id
 from libs.instants import stamp
-from regulars.customers.v1.customers_pb2 import CreateCustomerRequest, Customer
+from regulars.customers.v1.customers_pb2 import CreateCustomerRequest, Customer, DeleteCustomerRequest
 from regulars.customers.v1.customers_pb2_grpc import CustomersServiceStub
 from regulars.loyalty.v1 import tiers_pb2 as pb
-from regulars.loyalty.v1.loyalty_pb2 import GetMembershipRequest, GetMyMembershipRequest, Membership
+from regulars.loyalty.v1.loyalty_pb2 import (
+    MEMBERSHIP_STATUS_FROZEN,
+    GetMembershipRequest,
+    GetMyMembershipRequest,
+    Membership,
+)
 from regulars.loyalty.v1.loyalty_pb2_grpc import JobsServiceStub, LoyaltyServiceStub
 from regulars.loyalty.v1.tiers_pb2_grpc import TiersServiceStub
 from regulars.type.v1.job_pb2 import JOB_STATE_SUCCEEDED, GetJobRequest
@@ -130,6 +135,15 @@ async def test_falling_is_announced_and_done_after_the_grace(shop: Shop) -> None
     await judged("since = since")
     pending = await stands(shop, member, "SILVER")
     assert pending.HasField("downgrade_at")
+    texts = ladder(("BRONZE", 0), ("SILVER", 100))
+    texts.tiers[1].perks.append("tea")
+    assert not (await configure(shop, texts)).recalculation_job_id
+    assert (await configure(shop, ladder(("BRONZE", 0), ("SILVER", 90)))).recalculation_job_id
+    waits = await stands(shop, member, "SILVER")
+    assert waits.downgrade_at == pending.downgrade_at
+    then = pb.PreviewTierConfigurationRequest(configuration=ladder(("BRONZE", 0), ("SILVER", 80)))
+    (move,) = (await tiers(shop).PreviewTierConfiguration(then)).moves
+    assert (move.from_tier, move.to_tier, move.members) == ("SILVER", "SILVER", 1)
     await judged("grace_until = now()")
     fallen = await stands(shop, member, "BRONZE")
     assert not fallen.HasField("downgrade_at")
@@ -261,12 +275,26 @@ async def test_an_initial_tier_is_an_override(shop: Shop) -> None:
 
 
 async def test_an_override_ends_by_itself(shop: Shop) -> None:
-    member = await join(shop)
-    await tiers(shop).SetTierOverride(
-        pb.SetTierOverrideRequest(
-            customer_id=member, tier="GOLD", reason="a day", until=stamp(clock.now().replace(year=2040))
-        )
-    )
+    steps = ladder(("BRONZE", 0), ("SILVER", 300), ("GOLD", 900))
+    steps.tiers[1].earning_percent, steps.tiers[2].earning_percent = 200, 300
+    await configure(shop, steps)
+    member, gone = await join(shop), await join(shop)
+    end = stamp(clock.now().replace(year=2040))
+    over = pb.SetTierOverrideRequest(customer_id=member, tier="GOLD", reason="a day", until=end)
+    for _ in range(2):
+        await tiers(shop).SetTierOverride(over)
+    assert await history(shop, member) == [("BRONZE", "GOLD", pb.TIER_REASON_OVERRIDE)]
+    over.reason = "another day"
+    await tiers(shop).SetTierOverride(over)
+    assert len(await history(shop, member)) == 2
+    over.customer_id = gone
+    await tiers(shop).SetTierOverride(over)
+    await shop.customers.DeleteCustomer(DeleteCustomerRequest(id=gone))
+
+    async def frozen() -> bool:
+        return (await member_of(shop, gone)).status == MEMBERSHIP_STATUS_FROZEN
+
+    await until(frozen)
     await in_ledger(
         shop,
         lambda tx: tx.execute(
@@ -274,8 +302,12 @@ async def test_an_override_ends_by_itself(shop: Shop) -> None:
             {"business": shop.id},
         ),
     )
+    assert (await member_of(shop, member)).tier.tier == "BRONZE"  # nobody wrote it down yet
+    await buy(shop, member, 50_000)
+    await has(shop, member, 500)
+    assert [each[1] for each in await history(shop, member)] == ["SILVER", "GOLD", "GOLD"]
     await judge_due(shop.tenant.stack.runtimes["loyalty"])
-    assert (await member_of(shop, member)).tier.tier == "BRONZE"
+    assert len(await history(shop, gone)) == 1
 
 
 async def test_many_orders_at_once_lift_a_member_once(shop: Shop) -> None:

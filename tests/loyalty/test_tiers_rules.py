@@ -93,6 +93,40 @@ def test_a_recalculation_moves_at_once() -> None:
     assert (gone.standing.tier, gone.why) == ("BRONZE", rules.RECALCULATION)
 
 
+def test_a_recalculation_never_cuts_a_running_grace_short() -> None:
+    later = NOW + timedelta(days=30)
+    waits = Standing(tier="GOLD", grace_until=later, review_at=later)
+    for facts in (NONE, Facts(120)):
+        found = rules.judge(YEARLY, waits, facts, NONE, NOW, ZONE, recalculating=True)
+        assert (found.standing, found.why) == (waits, 0)
+    found = rules.judge(YEARLY, waits, Facts(300), NONE, NOW, ZONE, recalculating=True)
+    assert (found.standing.tier, found.standing.grace_until) == ("GOLD", None)
+    gone = rules.judge(
+        YEARLY, replace(waits, tier="DIAMOND"), Facts(120), NONE, NOW, ZONE, recalculating=True
+    )
+    assert gone.standing.tier == "SILVER"
+    ended = rules.judge(YEARLY, waits, Facts(120), NONE, later, ZONE, recalculating=True)
+    assert (ended.standing.tier, ended.standing.grace_until) == ("SILVER", None)
+
+
+def test_only_what_is_asked_for_moves_anybody() -> None:
+    texts = tuple(replace(tier, perks=("tea",), earning_percent=200, birthday_points=9) for tier in TIERS)
+    assert rules.judges_alike(YEARLY, replace(YEARLY, tiers=texts, grace_months=1))
+    for other in ({"tiers": TIERS[:2]}, {"period": "MONTHLY"}, {"rolling": True}, {"match_all": True}):
+        assert not rules.judges_alike(YEARLY, replace(YEARLY, **other))
+
+
+def test_what_has_ended_counts_no_more() -> None:
+    over = Standing(tier="GOLD", overridden=True, override_until=NOW)
+    grace = Standing(tier="GOLD", grace_until=NOW, review_at=NOW)
+    before = NOW - timedelta(seconds=1)
+    for standing in (over, grace):
+        assert rules.as_of(YEARLY, standing, Facts(120), NONE, before, ZONE) == standing
+        assert rules.as_of(YEARLY, standing, Facts(120), NONE, NOW, ZONE).tier == "SILVER"
+    for_good = Standing(tier="GOLD", overridden=True, review_at=before)
+    assert rules.as_of(YEARLY, for_good, NONE, NONE, NOW, ZONE) == for_good
+
+
 def test_progress() -> None:
     found = rules.progress(YEARLY, "BRONZE", Facts(60, 9))
     assert found is not None

@@ -32,6 +32,7 @@ from services.loyalty.ledger.work import (
     asked_members,
     business_key,
     look_at_segments,
+    look_at_tiers,
     members_in,
     note_awards,
     reasons,
@@ -176,6 +177,7 @@ async def _load(
     work = Work(by_id, of_program, opened, books, members, judged, numbers, given, reclaims, spent, shares)
     work.ladders = {row.program_id: ladder_of(row.definition) for row in tiers}
     work.standings = tiers_queries.standings_in(standings)
+    await look_at_tiers(tx, work, order_ids)
     await look_at_segments(tx, work)
     if any(rule.kind == earning.STAMP_CARD for each in of_program.values() for rule in each.at(tx.now)):
         work.cards = await cards_queries.cards_of(tx, account_ids)

@@ -344,9 +344,7 @@ async def context(
     mine = await account_id(tx, program.program_id, customer_id)
     day = at.astimezone(program.zone).date()
     given = await given_before(tx, [mine], of_program, day, day) if mine else []
-    ladder = await tiers.ladder(tx, program.program_id)
-    standing = (await tiers.standings_of(tx, [mine])).get(mine) if mine else None
-    tier = ladder.tier(standing.tier) if standing else ladder.tiers[0]
+    tier = await tiers.tier_of(tx, program, mine)
     theirs = await segments_of(tx, [customer_id])
     return Context(
         tier=tier.name,

@@ -88,6 +88,7 @@ class Work:
     shares: dict[UUID, dict[UUID, int]]
     ladders: dict[UUID, Ladder] = field(default_factory=dict)
     standings: dict[UUID, Standing] = field(default_factory=dict)
+    past: dict[UUID, Standing] = field(default_factory=dict)
     segments: Segments = field(default_factory=dict)
     cards: dict[tuple[UUID, UUID], Card] = field(default_factory=dict)
     stamps: dict[tuple[UUID, UUID], int] = field(default_factory=dict)
@@ -135,7 +136,19 @@ async def look(tx: Tx, work: Work) -> None:
     """Where the members stand before their orders are worked in, and in which segments they are."""
     work.ladders = {each: await tiers_queries.ladder(tx, each) for each in sorted(work.programs)}
     work.standings = await tiers_queries.standings_of(tx, sorted(work.books))
+    await look_at_tiers(tx, work)
     await look_at_segments(tx, work)
+
+
+async def look_at_tiers(tx: Tx, work: Work, order_ids: Sequence[UUID] = ()) -> None:
+    """Where those stand by now whose override, period or grace has ended, before these orders."""
+    known: dict[UUID, dict[UUID, Standing]] = {}
+    for (program_id, _), account_id in work.accounts.items():
+        if account_id in work.standings:
+            known.setdefault(program_id, {})[account_id] = work.standings[account_id]
+    for program_id, theirs in known.items():
+        program, ladder = work.programs[program_id], work.ladders[program_id]
+        work.past |= await tiers_queries.past(tx, program, ladder, theirs, order_ids)
 
 
 async def look_at_segments(tx: Tx, work: Work) -> None:
@@ -152,7 +165,8 @@ def tier_said(work: Work, program: Program, account_id: UUID) -> dict[str, Any]:
 
 def tier_of(work: Work, program: Program, account_id: UUID) -> Tier:
     """The member's tier before what is worked in."""
-    ladder, standing = work.ladders[program.program_id], work.standings.get(account_id)
+    ladder = work.ladders[program.program_id]
+    standing = work.past.get(account_id) or work.standings.get(account_id)
     return ladder.tier(standing.tier) if standing else ladder.tiers[0]
 
 

@@ -112,9 +112,7 @@ async def facts(tx: Tx, program: Program, customer_id: UUID, reward_ids: Iterabl
     ids = list(reward_ids)
     account = await ledger.account_id(tx, program.program_id, customer_id)
     _, spendable = await pooling.spendable(tx, program, customer_id)
-    ladder = await tiers.ladder(tx, program.program_id)
-    standing = (await tiers.standings_of(tx, [account])).get(account) if account else None
-    tier = ladder.tier(standing.tier) if standing else ladder.tiers[0]
+    tier = await tiers.tier_of(tx, program, account)
     redeemed = await redeemed_by(tx, account, ids) if account else {}
     theirs = await segments_of(tx, [customer_id])
     return {

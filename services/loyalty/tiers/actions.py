@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import insert, select, text
+from sqlalchemy import Row, insert, select, text
 
+from libs.audit import Reading
 from libs.crypto import TenantKeys
 from libs.db import Tx
 from libs.ids import new_id
@@ -153,23 +154,30 @@ class Said:
 async def set_override(
     tx: Tx,
     keys: TenantKeys,
+    reading: Reading,
     program: Program,
     customer_id: UUID,
     tier: str,
     reason: str,
     until: datetime | None,
 ) -> None:
-    """Puts a member into a tier by hand. Emits TierUpgraded or TierDowngraded.
+    """Puts a member into a tier by hand; nothing happens if all of that is so already. Emits TierUpgraded or
+    TierDowngraded.
 
     Raises TierNotFound, MembershipNotFound.
     """
     await ledger_queries.member(tx, program.business_id, customer_id)
+    of, moved = await _overriding(tx, program, [customer_id], tier, until)
     key = await ledger.text_key(tx, keys, customer_id)
+    (account_id,) = moved
+    before, verdict = moved[account_id]
+    if verdict.standing == before and await _reason(tx, keys, reading, account_id) == reason:
+        return
     change_id = new_id()
     written = {"reason": reason, "actor_name": tx.caller.display_name or ""}
     sealed = keys.seal(key, queries.SEALED, change_id, orjson.dumps(written))
     said = Said(actor=_actor(tx), change_id=change_id, key_id=key.key_id, sealed=sealed)
-    await set_overrides(tx, program, [customer_id], tier, until, said)
+    await _write(tx, program, of, moved, said)
 
 
 async def set_overrides(
@@ -180,10 +188,19 @@ async def set_overrides(
     until: datetime | None,
     said: Said,
 ) -> None:
-    """Puts members into a tier by hand; a bulk leaves alone whom it finds there.
+    """Puts members into a tier by hand, but for those who are in it like that already.
 
     Emits TierUpgraded, TierDowngraded. Raises TierNotFound.
     """
+    of, moved = await _overriding(tx, program, customer_ids, tier, until)
+    fresh = {each: step for each, step in moved.items() if step[0] != step[1].standing}
+    await _write(tx, program, of, fresh, said)
+
+
+async def _overriding(
+    tx: Tx, program: Program, customer_ids: Iterable[UUID], tier: str, until: datetime | None
+) -> tuple[Ladder, dict[UUID, tuple[Standing, Verdict]]]:
+    """Where members stand and would stand, by their locked accounts. Raises TierNotFound."""
     account_ids = await _locked(tx, program, customer_ids)
     of = await queries.ladder(tx, program.program_id)
     if not of.has(tier):
@@ -193,9 +210,24 @@ async def set_overrides(
     for account_id in account_ids:
         before = known.get(account_id) or Standing(tier=of.tiers[0].name)
         after = rules.overridden(before, of.tier(tier).name, until, tx.now)
-        if after != before or said.bulk_id is None:
-            moved[account_id] = before, Verdict(after, rules.OVERRIDE)
-    await _write(tx, program, of, moved, said)
+        moved[account_id] = before, Verdict(after, rules.OVERRIDE)
+    return of, moved
+
+
+async def _reason(tx: Tx, keys: TenantKeys, reading: Reading, account_id: UUID) -> str:
+    """The sealed reason of the last change of an account's tier."""
+    found = await queries.changes(tx, [account_id], 1, None)
+    return opened(keys, reading, found[0]).get("reason", "") if found else ""
+
+
+def opened(keys: TenantKeys, reading: Reading, row: Row[Any]) -> dict[str, str]:
+    """What is sealed with a change of a tier: `reason`, `actor_name`; nothing once its key is destroyed."""
+    if row.sealed is None or row.wrapped is None:
+        return {}
+    key = keys.unwrap(row.key_id, row.epoch, row.wrapped)
+    plain = keys.open(reading, row.customer_id, key, queries.SEALED, row.change_id, row.sealed)
+    told: dict[str, str] = orjson.loads(plain)
+    return told
 
 
 async def clear_override(tx: Tx, program: Program, customer_id: UUID) -> None:

@@ -28,6 +28,7 @@ _o = tier_bulks.c
 
 # Account after account, by key: `lateral` and `limit` leave the planner no other order on tables that were never
 # analysed. What counts of accounts since `start`, and between `last_start` and `start`; null: since ever, and nothing.
+# Orders of `but` are left out.
 _FACTS = Query(
     text("""
     select a.account_id, bought.*, given.*
@@ -45,6 +46,7 @@ _FACTS = Query(
         from orders o
         where o.tenant_id = :tenant and o.business_id = a.business_id and o.customer_id = a.customer_id
           and not o.cancelled and (:last_start is null or o.local_day >= :last_start)
+          and o.order_id <> all(:but)
     ) bought
     cross join lateral (
         select coalesce(sum(e.points) filter (where :begin is null or e.effective_at >= :begin), 0) as points_now,
@@ -60,6 +62,7 @@ _FACTS = Query(
     ) given
 """).bindparams(
         bindparam("accounts", type_=ARRAY(Uuid)),
+        bindparam("but", type_=ARRAY(Uuid)),
         bindparam("start", type_=Date),
         bindparam("last_start", type_=Date),
         bindparam("begin", type_=DateTime(timezone=True)),
@@ -76,9 +79,34 @@ _STANDINGS = Query(
     text("select s.* from standings s where s.tenant_id = :tenant and s.account_id = any(:accounts)")
 )
 
+_DUE = text("""
+    select s.account_id, s.program_id from standings s
+    cross join lateral (
+        select a.business_id, a.customer_id from accounts a
+        where a.tenant_id = :tenant and a.account_id = s.account_id and a.merged_into is null limit 1
+    ) a
+    cross join lateral (
+        select from memberships m
+        where m.tenant_id = :tenant and m.business_id = a.business_id and m.customer_id = a.customer_id
+          and m.present and not m.deleted limit 1
+    ) m
+    where s.tenant_id = :tenant and (s.review_at <= :now or s.override_until <= :now)
+    order by s.account_id limit :limit
+""")
+_ACCOUNTS_AFTER = text("""
+    select a.account_id from accounts a
+    cross join lateral (
+        select from memberships m
+        where m.tenant_id = :tenant and m.business_id = a.business_id and m.customer_id = a.customer_id
+          and m.present and not m.deleted limit 1
+    ) m
+    where a.tenant_id = :tenant and a.program_id = :program and a.merged_into is null and a.account_id > :after
+    order by a.account_id limit :limit
+""")
+
 # All members of a program by the tier that they have and what counts of them; one pass over orders and entries.
-# `days` are orders, or the days of each customer where visits count; `rank` is `_rank`'s. Sums of bigint would be
-# numeric, which cost three times as much; doubles are exact up to 2^53 of the smallest coin.
+# `days` are orders, or the days of each customer where visits count; `rank` is `_rank`'s, `here` `_here`'s. Sums
+# of bigint would be numeric, which cost three times as much; doubles are exact up to 2^53 of the smallest coin.
 _PREVIEW = """
     with days as ({days}), bought as (
         select o.customer_id,
@@ -103,7 +131,7 @@ _PREVIEW = """
         group by 1
     ), judged as (
         select a.customer_id, coalesce(s.tier, '') as tier, s.overridden and (s.override_until is null
-                   or s.override_until > :now) as overridden,
+                   or s.override_until > :now) as overridden, s.grace_until > :now as spared,
                coalesce(b.spending_now, 0) as s0, coalesce(b.visits_now, 0) as v0, coalesce(g.points_now, 0) as p0,
                coalesce(b.spending_before, 0) as s1, coalesce(b.visits_before, 0) as v1,
                coalesce(g.points_before, 0) as p1
@@ -113,7 +141,8 @@ _PREVIEW = """
         left join given g on g.account_id = a.account_id
         where a.tenant_id = :tenant and a.program_id = :program and a.merged_into is null
     ), ranked as (
-        select j.customer_id, j.tier, case when j.overridden then -1 else {rank} end as rank
+        select j.customer_id, j.tier, case when j.overridden then -1
+               when j.spared and {rank} < {here} then -1 else {rank} end as rank
         from judged j
     )
     select tier, rank, count(*) as members, (array_agg(customer_id))[1:10] as sample
@@ -189,10 +218,17 @@ def _windows(program: Program, of: Ladder, now: datetime) -> dict[str, date | da
     }
 
 
-def asked_facts(tx: Tx, program: Program, of: Ladder, account_ids: Sequence[UUID], now: datetime) -> Step:
-    """What gives the rows of `facts_in`."""
-    where = {"tenant": tx.tenant_id, "accounts": arrays.uuids(account_ids), **_windows(program, of, now)}
-    return _FACTS, where
+def asked_facts(
+    tx: Tx,
+    program: Program,
+    of: Ladder,
+    account_ids: Sequence[UUID],
+    now: datetime,
+    but: Sequence[UUID] = (),
+) -> Step:
+    """What gives the rows of `facts_in`, without these orders."""
+    where: dict[str, Any] = {"accounts": arrays.uuids(account_ids), "but": arrays.uuids(but)}
+    return _FACTS, {"tenant": tx.tenant_id, **where, **_windows(program, of, now)}
 
 
 def facts_in(rows: Iterable[Any]) -> dict[UUID, tuple[Facts, Facts]]:
@@ -214,7 +250,10 @@ async def facts(
 
 
 async def preview(tx: Tx, program: Program, of: Ladder) -> list[Row[Any]]:
-    """All accounts of a program: rows (tier, rank, members, sample); rank -1: an override keeps them."""
+    """All accounts of a program: rows (tier, rank, members, sample).
+
+    Rank -1: they stay where they are, by an override or in their grace.
+    """
     above = of.tiers[1:]
     visits = any(tier.visits for tier in above)
     where: dict[str, Any] = {
@@ -224,10 +263,11 @@ async def preview(tx: Tx, program: Program, of: Ladder) -> list[Row[Any]]:
         "now": tx.now,
         "points": any(tier.points for tier in above),
         **{name: value for i, tier in enumerate(above, 1) for name, value in _thresholds(i, tier).items()},
+        **{f"n{i}": tier.name.casefold() for i, tier in enumerate(above, 1)},
         **_windows(program, of, tx.now),
     }
     await tx.execute(_IN_MASS)
-    statement = _PREVIEW.format(days=_ORDER_DAYS if visits else _ORDERS, rank=_rank(of))
+    statement = _PREVIEW.format(days=_ORDER_DAYS if visits else _ORDERS, rank=_rank(of), here=_here(of))
     return list((await tx.execute(text(statement).bindparams(*_WINDOWS), where)).all())
 
 
@@ -245,6 +285,12 @@ def _rank(of: Ladder) -> str:
         reached = [join.join(f"j.{name[0]}{period} >= :{name}" for name in names) for period in (0, 1)]
         whens.append(f"when ({reached[0]}) or ({reached[1]}) then {rank}")
     return f"case {' '.join(whens)} else 0 end" if whens else "0"
+
+
+def _here(of: Ladder) -> str:
+    """The place of the tier that a row `j` has; 0 for one that is there no more."""
+    whens = [f"when :n{rank} then {rank}" for rank in range(1, len(of.tiers))]
+    return f"case lower(j.tier) {' '.join(whens)} else 0 end" if whens else "0"
 
 
 def asked_ladders(tx: Tx, program_ids: Sequence[UUID]) -> Step:
@@ -279,28 +325,41 @@ async def standings_of(tx: Tx, account_ids: Sequence[UUID]) -> dict[UUID, Standi
     return standings_in(rows)
 
 
+async def past(
+    tx: Tx, program: Program, of: Ladder, known: Mapping[UUID, Standing], but: Sequence[UUID] = ()
+) -> dict[UUID, Standing]:
+    """Those of these accounts of a program that are to be judged by now, as they stand then, without these orders."""
+    ids = [account_id for account_id, standing in known.items() if rules.is_past(standing, tx.now)]
+    if not ids:
+        return {}
+    (rows,) = await tx.together(asked_facts(tx, program, of, ids, tx.now, but))
+    return {
+        account_id: rules.as_of(of, known[account_id], now, before, tx.now, program.zone)
+        for account_id, (now, before) in facts_in(rows).items()
+    }
+
+
+async def tier_of(tx: Tx, program: Program, account_id: UUID | None) -> Tier:
+    """The tier that an account has by now; None: no account, so the lowest."""
+    of = await ladder(tx, program.program_id)
+    known = await standings_of(tx, [account_id]) if account_id else {}
+    here = next(iter((known | await past(tx, program, of, known)).values()), None)
+    return of.tier(here.tier) if here else of.tiers[0]
+
+
 async def due(tx: Tx, limit: int) -> list[Row[Any]]:
-    """Accounts whose tier is to be judged, or whose override has ended: rows (account_id, program_id)."""
-    now = tx.now
-    wanted = (
-        select(_s.account_id, _s.program_id)
-        .join(accounts, and_(_a.tenant_id == _s.tenant_id, _a.account_id == _s.account_id))
-        .where(_s.tenant_id == tx.tenant_id, (_s.review_at <= now) | (_s.override_until <= now))
-        .where(_a.merged_into.is_(None))
-        .order_by(_s.account_id)
-        .limit(limit)
-    )
-    return list((await tx.execute(wanted)).all())
+    """Accounts whose tier is to be judged, or whose override has ended: rows (account_id, program_id).
+
+    Who is gone is left alone: whoever comes back is due at once.
+    """
+    where = {"tenant": tx.tenant_id, "now": tx.now, "limit": limit}
+    return list((await tx.execute(_DUE, where)).all())
 
 
 async def accounts_after(tx: Tx, program_id: UUID, after: UUID | None, limit: int) -> list[UUID]:
-    """Up to `limit` accounts of a program, in the order of their ids, those after one."""
-    wanted = select(_a.account_id).where(
-        _a.tenant_id == tx.tenant_id, _a.program_id == program_id, _a.merged_into.is_(None)
-    )
-    if after is not None:
-        wanted = wanted.where(_a.account_id > after)
-    return list((await tx.execute(wanted.order_by(_a.account_id).limit(limit))).scalars())
+    """Up to `limit` accounts of a program's present members, in the order of their ids, those after one."""
+    where = {"tenant": tx.tenant_id, "program": program_id, "after": after or UUID(int=0), "limit": limit}
+    return list((await tx.execute(_ACCOUNTS_AFTER, where)).scalars())
 
 
 _CHANGE: Select[Any] = (

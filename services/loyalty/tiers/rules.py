@@ -194,7 +194,7 @@ def judge(
     """Where a member stands by the facts of the period so far and of the one before (none if it has no end).
 
     Rising is immediate. Falling is judged when a review is due, announced, and done after the grace period;
-    a recalculation moves at once. An override holds until it ends.
+    a recalculation moves at once, but for who is in a grace that runs. An override holds until it ends.
     """
     ended = False
     if standing.overridden:
@@ -218,7 +218,8 @@ def judge(
 
     if ended and worth != current:
         return moved(worth, OVERRIDE)
-    if recalculating and (worth != current or not ladder.has(standing.tier)):
+    spared = standing.grace_until is not None and standing.grace_until > now and worth < current
+    if recalculating and (worth != current or not ladder.has(standing.tier)) and not spared:
         return moved(worth, RECALCULATION)
     if rank > current:
         return moved(rank, RULE)
@@ -235,6 +236,30 @@ def judge(
         until = beginning(last, zone)
         return Verdict(replace(standing, grace_until=until, review_at=until), announced=True)
     return moved(worth, RULE)
+
+
+def is_past(standing: Standing, now: datetime) -> bool:
+    """True if the standing is to be judged by now: an override has ended, or a period, or a grace."""
+    ends = standing.override_until if standing.overridden else standing.review_at
+    return ends is not None and ends <= now
+
+
+def as_of(
+    ladder: Ladder, standing: Standing, facts: Facts, before: Facts, now: datetime, zone: ZoneInfo
+) -> Standing:
+    """Where a member stands by now, also if what has ended was not written down yet."""
+    past = is_past(standing, now)
+    return judge(ladder, standing, facts, before, now, zone).standing if past else standing
+
+
+def judges_alike(one: Ladder, other: Ladder) -> bool:
+    """True if nobody stands elsewhere by one ladder than by the other: what they ask for is the same."""
+
+    def asked(of: Ladder) -> tuple[object, ...]:
+        tiers = [(tier.name, tier.thresholds) for tier in of.tiers]
+        return tiers, of.period, of.rolling, of.match_all
+
+    return asked(one) == asked(other)
 
 
 def overridden(standing: Standing, tier: str, until: datetime | None, now: datetime) -> Standing:

@@ -1,14 +1,9 @@
 """RPCs about tiers."""
 
-from typing import Any
 from uuid import UUID
-
-import orjson
-from sqlalchemy import Row
 
 from libs import caller as callers
 from libs import idempotency, jobs, jobs_service
-from libs.audit import Reading
 from libs.crypto import TenantKeys
 from libs.db import Tx
 from libs.ids import new_id
@@ -31,6 +26,7 @@ from services.loyalty.tiers import actions, cache, queries, rules, wire
 from services.loyalty.tiers.jobs import RECALCULATE
 
 DEFAULT_PAGE = 50
+TEXTS = "user.content"
 
 
 class TiersService(TiersServiceServicer):
@@ -56,7 +52,9 @@ class TiersService(TiersServiceServicer):
             await programs.row(tx, program.program_id, lock=True)  # one change after another
             before = await queries.configuration(tx, program.program_id)
             definition = wire.changed(before.definition, request.configuration, request.update_mask)
-            if await actions.configure(tx, program, before, definition, request.reason, request.etag):
+            changed = await actions.configure(tx, program, before, definition, request.reason, request.etag)
+            then = rules.ladder_of(definition)
+            if changed and not rules.judges_alike(rules.ladder_of(before.definition), then):
                 job_id = await self._recalculate(tx, program, new_id())
             row = await queries.configuration(tx, program.program_id)
         await self._drop(tx, program)
@@ -99,13 +97,16 @@ class TiersService(TiersServiceServicer):
         customer_id, reason = UUID(request.customer_id), request.reason.strip()
         if not reason:
             raise InvalidArgument.of("reason", "must not be blank", "REQUIRED")
-        async with self.rt.db.tx() as tx:
-            until = instant(request.until) if request.HasField("until") else None
-            if until is not None and until <= tx.now:
-                raise InvalidArgument.of("until", "must be in the future", "OUT_OF_RANGE")
-            program = await programs.meant(tx, request.business_id, request.program_id)
-            await actions.set_override(tx, self._keys(), program, customer_id, request.tier, reason, until)
-            return await standing(tx, program, customer_id)
+        until = instant(request.until) if request.HasField("until") else None
+        with self.rt.audit.reading(TEXTS) as reading:
+            async with self.rt.db.tx() as tx:
+                if until is not None and until <= tx.now:
+                    raise InvalidArgument.of("until", "must be in the future", "OUT_OF_RANGE")
+                program = await programs.meant(tx, request.business_id, request.program_id)
+                await actions.set_override(
+                    tx, self._keys(), reading, program, customer_id, request.tier, reason, until
+                )
+                return await standing(tx, program, customer_id)
 
     async def ClearTierOverride(
         self, request: pb.ClearTierOverrideRequest, context: Context
@@ -159,14 +160,15 @@ class TiersService(TiersServiceServicer):
     ) -> pb.ListTierHistoryResponse:
         size, customer_id = request.page_size or DEFAULT_PAGE, UUID(request.customer_id)
         after = self.rt.pages.after(request)
-        with self.rt.audit.reading("user.content") as reading:
+        with self.rt.audit.reading(TEXTS) as reading:
             async with self.rt.db.read() as tx:
                 program = await programs.meant(tx, request.business_id, request.program_id)
                 await ledger.member(tx, program.business_id, customer_id)
                 line = await ledger.line_of(tx, program.program_id, customer_id)
                 before = UUID(after[0]) if after else None
                 rows = await queries.changes(tx, line, size + 1, before)
-            found = [wire.change(row, self._told(reading, row)) for row in rows[:size]]
+            keys = self._keys()
+            found = [wire.change(row, actions.opened(keys, reading, row)) for row in rows[:size]]
         token = self.rt.pages.next(request, [str(rows[size - 1].change_id)]) if len(rows) > size else ""
         return pb.ListTierHistoryResponse(changes=found, next_page_token=token)
 
@@ -184,16 +186,6 @@ class TiersService(TiersServiceServicer):
             business_id=program.business_id,
         )
 
-    def _told(self, reading: Reading, row: Row[Any]) -> dict[str, str]:
-        if row.sealed is None or row.wrapped is None:
-            return {}
-        keys = self._keys()
-        key = keys.unwrap(row.key_id, row.epoch, row.wrapped)
-        opened: dict[str, str] = orjson.loads(
-            keys.open(reading, row.customer_id, key, queries.SEALED, row.change_id, row.sealed)
-        )
-        return opened
-
     def _keys(self) -> TenantKeys:
         return self.rt.keys.for_tenant(callers.current().tenant())
 
@@ -206,6 +198,8 @@ async def standing(
     account = await ledger.account_id(tx, program.program_id, customer_id)
     found, facts = None, rules.Facts()
     if account is not None:
+        facts, before = (await queries.facts(tx, program, of, [account], tx.now))[account]
         found = (await queries.standings_of(tx, [account])).get(account)
-        facts, _ = (await queries.facts(tx, program, of, [account], tx.now))[account]
+        if found is not None:
+            found = rules.as_of(of, found, facts, before, tx.now, program.zone)
     return wire.standing(program, of, customer_id, found, facts, queries.last_day(program, of, tx.now))
