@@ -11,18 +11,25 @@ from sqlalchemy.dialects.postgresql import insert
 
 from libs.db import Tx
 from libs.pipeline import Query
+from services.loyalty.ledger.reading import FIND_BY_KEY
+from services.loyalty.people.actions import FOR_GOOD, NOT_NOW
 from services.loyalty.tables import memberships
 
 _mine = memberships.c
 
-# The last joining counts, also if something newer was heard before it.
+# The last joining counts, also if something newer was heard before it. Whoever was erased is gone for good.
 _JOIN = Query(
     text("""
     insert into memberships as m (tenant_id, business_id, customer_id, joined_at, blocked, guest, standing_version,
                                   present, deleted, presence_version)
-    select :tenant, j.business_id, j.customer_id, j.joined_at, j.blocked, j.guest, j.version, true, false, j.version
+    select :tenant, j.business_id, j.customer_id, j.joined_at, j.blocked or e.gone, j.guest,
+           greatest(j.version, e.version), not e.gone, e.gone, greatest(j.version, e.version)
     from json_to_recordset(cast(:joinings as json))
         as j (business_id uuid, customer_id uuid, joined_at timestamptz, blocked boolean, guest boolean, version bigint)
+    cross join lateral (
+        select count(*) > 0 as gone, max(p.version) as version from people p
+        where p.tenant_id = :tenant and p.customer_id = j.customer_id and p.version = :erased
+    ) e
     on conflict on constraint memberships_pkey do update
     set joined_at = greatest(m.joined_at, excluded.joined_at),
         blocked = case when m.standing_version < excluded.standing_version then excluded.blocked else m.blocked end,
@@ -48,7 +55,7 @@ class Joining:
 
 
 async def join(tx: Tx, joinings: Iterable[Joining]) -> None:
-    """Makes customers members."""
+    """Makes customers members, but for those who were erased."""
     newest: dict[tuple[UUID, UUID], Joining] = {}
     for each in joinings:
         key = each.customer_id, each.business_id
@@ -56,7 +63,8 @@ async def join(tx: Tx, joinings: Iterable[Joining]) -> None:
         last = max(each, before, key=lambda one: one.version)
         newest[key] = replace(last, joined_at=max(each.joined_at, before.joined_at))
     rows = [_joining(newest[key]) for key in sorted(newest)]  # in one order everywhere
-    await tx.together((_JOIN, {"tenant": tx.tenant_id, "joinings": orjson.dumps(rows).decode()}))
+    where = {"tenant": tx.tenant_id, "erased": FOR_GOOD, "joinings": orjson.dumps(rows).decode()}
+    await tx.together((FIND_BY_KEY, {}), (NOT_NOW, {"tenant": str(tx.tenant_id)}), (_JOIN, where))
 
 
 def _joining(each: Joining) -> dict[str, object]:

@@ -20,6 +20,7 @@ from services.loyalty import actions
 from services.loyalty.actions import Joining
 from services.loyalty.households import moves as households
 from services.loyalty.ledger import bonuses, earning, occasions, work
+from services.loyalty.ledger import queries as ledger
 from services.loyalty.ledger.bonuses import Occasion
 from services.loyalty.ledger.earning import Heard
 from services.loyalty.merges import actions as merges
@@ -107,6 +108,8 @@ async def _put(tx: Tx, created: heard.CustomerCreated, actor: str) -> None:
         raise NotYet(work.business_key(business_id))
     if (await merged.survivors(tx, [customer_id]))[customer_id] != customer_id:
         return
+    if not await ledger.members(tx, business_id, [customer_id]):
+        return  # gone again, or erased, before this was heard
     program = of_programs.program_of(rows[0])
     if (await of_tiers.ladder(tx, program.program_id)).has(created.initial_tier):
         said = Said(actor=actor.partition(":")[2])

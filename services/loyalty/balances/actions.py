@@ -13,12 +13,14 @@ from libs.db import Tx
 from libs.ids import new_id
 from libs.outbox import in_bulk
 from libs.pipeline import Query
+from libs.problems import Conflict
 from services.loyalty.balances import queries, rules
 from services.loyalty.balances.rules import CREATED, KNOWN, MEMBER_UNKNOWN, REFUSED, Result, Told, Undone
 from services.loyalty.ledger import queries as ledger
 from services.loyalty.ledger import reading, writing
 from services.loyalty.ledger.writing import Owned
 from services.loyalty.merges import queries as merges
+from services.loyalty.people import actions as people
 from services.loyalty.problems import ImportUndone, PointsOutOfRange
 from services.loyalty.programs import queries as programs
 from services.loyalty.programs.queries import Program
@@ -323,7 +325,12 @@ async def _sealed(
 
 
 async def _text_keys(tx: Tx, keys: TenantKeys, customer_ids: set[UUID]) -> dict[UUID, DataKey]:
-    """The keys under which this service keeps customers' texts; the first text makes one."""
+    """The keys under which this service keeps customers' texts; the first text makes one.
+
+    Raises Conflict if one of them was erased meanwhile.
+    """
+    if await people.erased(tx, customer_ids):
+        raise Conflict
     live = await live_versions(tx)
     wanted = select(subject_keys).where(
         _k.tenant_id == tx.tenant_id,

@@ -15,7 +15,13 @@ from services.loyalty.households import pooling
 from services.loyalty.ledger import queries, reading, rules, writing
 from services.loyalty.ledger.writing import Owned
 from services.loyalty.merges import queries as merges
-from services.loyalty.problems import NotReversible, TransferLimitReached, TransfersNotAllowed
+from services.loyalty.people import actions as people
+from services.loyalty.problems import (
+    MembershipNotFound,
+    NotReversible,
+    TransferLimitReached,
+    TransfersNotAllowed,
+)
 from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import beginning
 from services.loyalty.programs.rules import expires_at as expiry_of
@@ -212,7 +218,12 @@ def _actor(tx: Tx) -> str:
 
 
 async def text_key(tx: Tx, keys: TenantKeys, customer_id: UUID) -> DataKey:
-    """The key under which this service keeps a customer's text; the first text makes it."""
+    """The key under which this service keeps a customer's text; the first text makes it.
+
+    Raises MembershipNotFound for whoever was erased.
+    """
+    if await people.erased(tx, [customer_id]):
+        raise MembershipNotFound
     wanted = (
         select(subject_keys)
         .where(_k.tenant_id == tx.tenant_id, _k.subject_id == customer_id, _k.wrapped.is_not(None))

@@ -97,10 +97,21 @@ _HOLD_LOTS = text("""
     from unnest(cast(:from_lots as uuid[]), cast(:to_lots as uuid[])) as m (from_lot, to_lot)
     where h.tenant_id = :tenant and h.hold_id = any(:holds) and h.lot_id = m.from_lot
 """).bindparams(bindparam("holds", type_=ARRAY(Uuid)))
+# Texts of staff, and what tells the day of a birthday; of that the year stays, so nothing is given twice.
 _UNSEAL = text("""
-    with e as (update entries set sealed = null where tenant_id = :tenant and sealed is not null
-               and account_id in (select account_id from accounts
-                                  where tenant_id = :tenant and customer_id = any(:customers)))
+    with e as (
+        update entries
+        set sealed = null, source = case when source like 'birthday:%' then '' else source end,
+            reasons = case when source like 'birthday:%' then '[]' else reasons end
+        where tenant_id = :tenant and (sealed is not null or source like 'birthday:%')
+          and account_id in (select account_id from accounts
+                             where tenant_id = :tenant and customer_id = any(:customers))
+    ), w as (
+        update awards set local_day = cast(date_trunc('year', local_day) as date)
+        where tenant_id = :tenant and source like 'birthday:%'
+          and account_id in (select account_id from accounts
+                             where tenant_id = :tenant and customer_id = any(:customers))
+    )
     update tier_changes set sealed = null where tenant_id = :tenant and sealed is not null
       and account_id in (select account_id from accounts where tenant_id = :tenant and customer_id = any(:customers))
 """).bindparams(bindparam("customers", type_=ARRAY(Uuid)))
@@ -137,6 +148,8 @@ async def apply_merge(tx: Tx, of: Merge) -> None:
     }
     await tx.execute(insert(merges).values(values))
     await _apply(tx, of, now[of.target_id])
+    if await of_people.erased(tx, [now[of.target_id]]):
+        await erase(tx, now[of.target_id])  # what has come to them goes as well
 
 
 async def undo_merge(tx: Tx, of: Merge) -> None:
@@ -171,11 +184,21 @@ async def undo_merge(tx: Tx, of: Merge) -> None:
 
 
 async def erase(tx: Tx, customer_id: UUID) -> None:
-    """Destroys what is personal of a customer and of those merged into them; the ledger stays, of nobody."""
+    """Destroys what is personal of a customer and of those merged into them, for good; the ledger stays, of nobody."""
     people = sorted(await queries.merged_with(tx, customer_id))
-    await subject_keys.destroy(tx, people)
     await referrals.erase(tx, people)
+    await _leave(tx, people)
+    await households.leave_gone(tx, people)
+    await segments.forget(tx, people)
+    await overrides.forget(tx, people)
+    await of_people.forget(tx, people)
+    await of_people.be_alone(tx)
+    await _leave(tx, people)  # those who joined until now
+    await subject_keys.destroy(tx, people)
     await tx.execute(_UNSEAL, {"tenant": tx.tenant_id, "customers": people})
+
+
+async def _leave(tx: Tx, people: Sequence[UUID]) -> None:
     gone = {
         "present": False,
         "deleted": True,
@@ -184,11 +207,7 @@ async def erase(tx: Tx, customer_id: UUID) -> None:
         "presence_version": FOR_GOOD,
     }
     mine = (_me.tenant_id == tx.tenant_id, _me.customer_id.in_(people))
-    await tx.execute(update(memberships).where(*mine).values(gone))
-    await households.leave_gone(tx, people)
-    await segments.forget(tx, people)
-    await overrides.forget(tx, people)
-    await of_people.forget(tx, people)
+    await tx.execute(update(memberships).where(*mine, _me.presence_version < FOR_GOOD).values(gone))
 
 
 def is_erased(membership: Any) -> bool:

@@ -8,7 +8,9 @@ import orjson
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import insert
 
+from libs import arrays
 from libs.db import Tx
+from libs.pipeline import Query
 from services.loyalty.people.tables import people
 
 # Later than any version of a customer: what was erased never comes back.
@@ -28,6 +30,16 @@ _WANTED = text("""
     select r.* from json_populate_recordset(null::people, cast(:rows as json)) r
     on conflict on constraint people_pkey do update set wanted = true where p.version < :erased
 """)
+# Held by whoever makes something of a person, shared, and by an erasure alone: what is made while a person is erased is
+# made before the erasure looks, or after it is there to be seen.
+NOT_NOW = Query(text("select pg_advisory_xact_lock_shared(hashtextextended('erasure:' || :tenant, 0))"))
+_ALONE = text("select pg_advisory_xact_lock(hashtextextended('erasure:' || :tenant, 0))")
+_ERASED = Query(
+    text("""
+    select p.customer_id from people p
+    where p.tenant_id = :tenant and p.customer_id = any(:customers) and p.version = :erased
+""")
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +82,18 @@ async def gone(tx: Tx, customer_ids: Iterable[UUID]) -> None:
         fresh = insert(people).values([{**row, **_NOTHING} for row in rows])
         none = {name: fresh.excluded[name] for name in _NOTHING if name != "version"}
         await tx.execute(fresh.on_conflict_do_update(constraint="people_pkey", set_=none))
+
+
+async def erased(tx: Tx, customer_ids: Iterable[UUID]) -> set[UUID]:
+    """Those of these people who were erased; nobody else is until the transaction ends."""
+    where = {"tenant": tx.tenant_id, "customers": arrays.uuids(list(customer_ids)), "erased": FOR_GOOD}
+    _, rows = await tx.together((NOT_NOW, {"tenant": str(tx.tenant_id)}), (_ERASED, where))
+    return {row.customer_id for row in rows}
+
+
+async def be_alone(tx: Tx) -> None:
+    """Waits until nobody makes anything of a person any more; who begins after that sees who was erased."""
+    await tx.execute(_ALONE, {"tenant": str(tx.tenant_id)})
 
 
 async def forget(tx: Tx, customer_ids: Sequence[UUID]) -> None:

@@ -9,7 +9,6 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from libs import outages
-from libs.caller import acting_as
 from libs.jobs import Job
 from libs.problems import Code, Conflict, Problem
 from libs.run.service import Runtime
@@ -35,19 +34,7 @@ async def settle_referrals(rt: Any, job: Job) -> None:
 async def keep_referrals(rt: Any) -> None:
     """Judges every tenant's referrals that are due, those that a job should have judged too."""
     runtime: Runtime = rt
-    failed: Exception | None = None
-    for tenant_id in await due.tenants(runtime, "referrals"):
-        with acting_as(due.itself(runtime, tenant_id)):
-            try:
-                await _keep(runtime)
-            except Exception as error:  # one of the loops: a tenant's failure is its own
-                log.warning(
-                    "A tenant's referrals wait",
-                    extra={"tenant": str(tenant_id), "reason": type(error).__name__},
-                )
-                failed = error
-    if failed is not None:
-        raise failed
+    await due.for_each(runtime, await due.tenants(runtime, "referrals"), _keep)
 
 
 async def _keep(rt: Runtime) -> None:
