@@ -178,6 +178,7 @@ async def test_holds_are_captured_released_and_lapse(shop: Shop) -> None:
     assert again == captured
     refusal = await refused(ledger(shop).ReleaseHold(pb.ReleaseHoldRequest(id=first.id)))
     assert (refusal.code, refusal.reason) == (PRECONDITION, "HOLD_NOT_OPEN")
+    assert refusal.metadata["state"] == "CAPTURED"
 
     async def lapsed() -> bool:
         found = await ledger(shop).GetHold(pb.GetHoldRequest(id=second.id))

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from libs import clock
 from libs.db import Tx
-from libs.instants import stamp
+from libs.instants import instant, stamp, written
 from regulars.loyalty.v1 import events_pb2 as events
 from regulars.loyalty.v1 import ledger_pb2 as ledger_pb
 from regulars.loyalty.v1 import rewards_pb2 as pb
@@ -66,7 +66,7 @@ async def test_a_reward_is_redeemed_used_and_tells_the_second_till(shop: Shop) -
     refusal = await refused(use(shop, got.code, place="Till 4", request_id="b"))
     assert (refusal.code, refusal.reason) == (PRECONDITION, "REDEMPTION_USED")
     assert refusal.metadata == {
-        "used_at": used.closed_at.ToDatetime().isoformat() + "+00:00",
+        "used_at": written(instant(used.closed_at)),
         "place": "Till 3",
     }
     assert (await refused(cancel(shop, got.code))).reason == "REDEMPTION_USED"

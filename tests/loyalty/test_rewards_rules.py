@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from libs.instants import written
 from services.loyalty.problems import RedemptionCancelled, RedemptionExpired, RedemptionUsed
 from services.loyalty.rewards import rules
 from services.loyalty.rewards.rules import CANCELLED, EXPIRED, ISSUED, USED, Facts, Redemption, Reward
@@ -68,7 +69,7 @@ def test_a_code_is_used_once_and_says_when_and_where() -> None:
     for other in (None, uuid4()):
         with pytest.raises(RedemptionUsed) as refused:
             rules.use(used, other, NOW)
-        assert refused.value.metadata == {"used_at": NOW.isoformat(), "place": "Till 3"}
+        assert refused.value.metadata == {"used_at": written(NOW), "place": "Till 3"}
     with pytest.raises(RedemptionUsed):
         rules.cancel(used, NOW)
 

@@ -3,11 +3,11 @@
 import csv
 import io
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import orjson
 
+from libs.instants import written
 from regulars.customers.v1 import exports_pb2 as pb
 from services.customers.exports.columns import Column, Kind, Person
 from services.customers.exports.rules import guarded
@@ -148,12 +148,8 @@ def _value_of(column: Column) -> Callable[[Any], Any]:
     if column.kind is Kind.MONEY:
         return lambda value: orjson.Fragment(decimal(value, column.digits))
     if column.kind is Kind.INSTANT:
-        return _instant
+        return written
     return lambda value: value
-
-
-def _instant(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
 
 
 _CELLS: Mapping[Kind, Callable[[Any], str]] = {
@@ -162,5 +158,5 @@ _CELLS: Mapping[Kind, Callable[[Any], str]] = {
     Kind.NUMBER: repr,
     Kind.BOOLEAN: lambda value: "true" if value else "false",
     Kind.DATE: str,
-    Kind.INSTANT: _instant,
+    Kind.INSTANT: written,
 }

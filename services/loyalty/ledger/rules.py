@@ -21,6 +21,7 @@ from services.loyalty.problems import (
 EARN, REDEEM, EXPIRE, ADJUST, REVERSE, TRANSFER, AVAILABLE = 1, 2, 3, 4, 5, 6, 7
 # HoldState
 OPEN, CAPTURED, RELEASED, LAPSED = 1, 2, 3, 4
+_STATES = {OPEN: "OPEN", CAPTURED: "CAPTURED", RELEASED: "RELEASED", LAPSED: "LAPSED"}
 
 MOST_POINTS = 10**15
 _FAR = datetime.max
@@ -295,7 +296,7 @@ class Book:
         InsufficientPoints if there are fewer.
         """
         if hold.state != OPEN:
-            raise HoldNotOpen(state=hold.state)
+            raise HoldNotOpen(state=_STATES[hold.state])
         if points > hold.points:
             raise InsufficientPoints(requested=points, spendable=hold.points, missing=points - hold.points)
         entry_id, left = self.new_id(), points
@@ -319,7 +320,7 @@ class Book:
     def release(self, hold: Hold) -> None:
         """Gives the points of an open hold back to their lots. Raises HoldNotOpen if they were captured."""
         if hold.state == CAPTURED:
-            raise HoldNotOpen(state=hold.state)
+            raise HoldNotOpen(state=_STATES[hold.state])
         if hold.state == OPEN:
             self._close(hold, RELEASED)
 

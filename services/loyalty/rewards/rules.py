@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
+from libs.instants import written
 from services.loyalty.problems import (
     InsufficientPoints,
     LimitReached,
@@ -85,9 +86,9 @@ def refusal(reward: Reward, member: Facts, now: datetime) -> Refusal | None:
     if not reward.active:
         return RewardInactive()
     if reward.valid_from is not None and now < reward.valid_from:
-        return RewardNotYetValid(valid_from=reward.valid_from.isoformat())
+        return RewardNotYetValid(valid_from=written(reward.valid_from))
     if reward.valid_until is not None and now >= reward.valid_until:
-        return RewardNoLongerValid(valid_until=reward.valid_until.isoformat())
+        return RewardNoLongerValid(valid_until=written(reward.valid_until))
     if reward.segments and member.segments.isdisjoint(each.casefold() for each in reward.segments):
         return SegmentNotEligible()
     if reward.tiers and member.tier.casefold() not in {tier.casefold() for tier in reward.tiers}:
@@ -149,11 +150,11 @@ def plain(code: str) -> str:
 
 
 def _refuse(redemption: Redemption, state: int) -> None:
-    at = redemption.closed_at.isoformat() if redemption.closed_at else ""
+    at = written(redemption.closed_at) if redemption.closed_at else ""
     if state == USED:
         raise RedemptionUsed(used_at=at, place=redemption.place)
     if state == CANCELLED:
         raise RedemptionCancelled(cancelled_at=at)
     if state == EXPIRED:
         assert redemption.expires_at is not None
-        raise RedemptionExpired(expired_at=redemption.expires_at.isoformat())
+        raise RedemptionExpired(expired_at=written(redemption.expires_at))
