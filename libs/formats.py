@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from datetime import date
+from datetime import UTC, date, datetime
 from functools import cache, lru_cache
 from pathlib import Path
 from zoneinfo import available_timezones
@@ -152,3 +152,8 @@ def currency(text: str) -> str:
     if text not in MINOR_DIGITS:
         raise Wrong('must be an ISO 4217 currency code ("USD")')
     return text
+
+
+def written(instant: datetime) -> str:
+    """A datetime with time zone as JSON and texts have it: "2026-11-21T22:30:15.085482Z"."""
+    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""Instants on the wire: datetimes to Timestamps and back, cut to microseconds; and in texts, as RFC 3339."""
+"""Instants on the wire: datetimes to Timestamps and back, cut to microseconds."""
 
 from datetime import UTC, datetime, timedelta
 from typing import overload
@@ -26,8 +26,3 @@ def stamp(instant: datetime | None) -> Timestamp | None:
 def instant(stamp: Timestamp) -> datetime:
     """The datetime (UTC) of a Timestamp. Raises OverflowError beyond the years 1 to 9999."""
     return _EPOCH + timedelta(seconds=stamp.seconds, microseconds=stamp.nanos // 1000)
-
-
-def written(instant: datetime) -> str:
-    """A datetime with time zone as JSON and texts have it: "2026-11-21T22:30:15.085482Z"."""
-    return instant.astimezone(UTC).isoformat().replace("+00:00", "Z")

@@ -11,7 +11,8 @@ from sqlalchemy import text
 
 from libs import clock
 from libs.db import Tx
-from libs.instants import instant, stamp, written
+from libs.formats import written
+from libs.instants import instant, stamp
 from regulars.loyalty.v1 import events_pb2 as events
 from regulars.loyalty.v1 import ledger_pb2 as ledger_pb
 from regulars.loyalty.v1 import rewards_pb2 as pb

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from libs.instants import written
+from libs.formats import written
 from services.loyalty.problems import RedemptionCancelled, RedemptionExpired, RedemptionUsed
 from services.loyalty.rewards import rules
 from services.loyalty.rewards.rules import CANCELLED, EXPIRED, ISSUED, USED, Facts, Redemption, Reward

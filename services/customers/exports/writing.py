@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import orjson
 
-from libs.instants import written
+from libs.formats import written
 from regulars.customers.v1 import exports_pb2 as pb
 from services.customers.exports.columns import Column, Kind, Person
 from services.customers.exports.rules import guarded

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-from libs.instants import written
+from libs.formats import written
 from services.loyalty.problems import (
     InsufficientPoints,
     LimitReached,
