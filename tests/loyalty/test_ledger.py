@@ -3,14 +3,18 @@
 import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import grpc
 import pytest
+from sqlalchemy import select, text
 
 from libs import clock
+from libs.db import Tx
 from libs.instants import stamp
+from libs.plumbing import outbox
 from regulars.customers.v1 import customers_pb2 as customers
+from regulars.loyalty.v1 import events_pb2 as events
 from regulars.loyalty.v1 import ledger_pb2 as pb
 from regulars.loyalty.v1.ledger_pb2_grpc import MyLoyaltyServiceStub
 from services.loyalty.ledger import expiry
@@ -289,11 +293,36 @@ async def test_runs_book_holds_and_pending_points(shop: Shop) -> None:
 
 
 async def test_points_that_will_lapse_are_told_once(shop: Shop) -> None:
-    member = await join(shop)
-    await give(shop, member, 10, expires_at=soon(days=10))
-    await give(shop, member, 10, expires_at=soon(days=100))
-    assert await in_ledger(shop, lambda tx: expiry.notice(tx, 100)) == 1
-    assert await in_ledger(shop, lambda tx: expiry.notice(tx, 100)) == 0
+    """By the day, and of what can be spent; of those who are gone to nobody."""
+    member, gone = await join(shop), await join(shop)
+    noon = clock.now().replace(hour=12)
+    for points, ahead in (
+        (10, timedelta(days=10)),
+        (20, timedelta(days=10, hours=1)),
+        (40, timedelta(days=12)),
+        (80, timedelta(days=100)),
+        (160, timedelta(days=11)),
+    ):
+        await give(shop, member, points, expires_at=stamp(noon + ahead))
+    await give(shop, gone, 10, expires_at=soon(days=10))
+    prepared = (
+        "update lots set pending = true, available_at = expires_at where points = 160 and business_id = :business",
+        "update memberships set deleted = true where customer_id = :gone and business_id = :business",
+    )
+    for each in prepared:
+        values = {"business": shop.id, "gone": gone}
+        await in_ledger(shop, lambda tx, each=each, values=values: tx.execute(text(each), values))  # type: ignore[misc]
+    told: dict[UUID, int] = {}
+
+    async def notice(tx: Tx) -> None:
+        await expiry.notice(tx, 100)
+        mine = outbox.c.tenant_id == tx.tenant_id, outbox.c.subject == "customers.points.expiring"
+        for row in await tx.execute(select(outbox).where(*mine)):
+            told[row.id] = events.PointsExpiring.FromString(row.body).points
+
+    for _ in range(2):
+        await in_ledger(shop, notice)
+    assert sorted(told.values()) == [30, 40]
 
 
 async def test_transfers_keep_their_expiry(shop: Shop) -> None:

@@ -1,6 +1,6 @@
 """Birthdays, complete profiles and reviews: given once, where the member lives, and never from what was erased."""
 
-from datetime import UTC, date, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
@@ -9,6 +9,7 @@ from sqlalchemy import select, text, update
 
 from libs import clock
 from libs.caller import acting_as
+from libs.db import Tx
 from libs.ids import new_id
 from libs.instants import stamp
 from libs.outbox import emit
@@ -16,6 +17,7 @@ from regulars.customers.v1 import addresses_pb2 as addresses
 from regulars.customers.v1 import customers_pb2 as customers
 from regulars.customers.v1 import events_pb2 as told
 from regulars.loyalty.v1 import programs_pb2 as programs
+from services.loyalty.ledger import anniversaries
 from services.loyalty.ledger.anniversaries import due_days
 from services.loyalty.ledger.jobs import ask_for_people, keep_birthdays
 from services.loyalty.people import actions as people_actions
@@ -101,6 +103,51 @@ async def test_a_birthday_begins_where_the_member_lives(shop: Shop) -> None:
         await known(shop, member, early)
     await celebrate(shop)
     assert [(await balance(shop, each)).balance for each in members] == [50, 0]
+
+
+async def test_another_year_begins_where_the_member_lives(shop: Shop) -> None:
+    await bonus(shop, programs.BONUS_TRIGGER_ANNIVERSARY, 50)
+    early, zones = datetime(2026, 12, 31, 23, tzinfo=UTC), ("Pacific/Kiritimati", "Pacific/Pago_Pago")
+    members = [await join(shop, born_on="1992-05-04", time_zone=zone) for zone in zones]
+    for member in members:
+        await known(shop, member, date(1992, 5, 4))
+    came = text("update memberships set joined_at = :at where business_id = :business")
+    where = {"at": early.replace(year=2024), "business": shop.id}  # there it was the new year already
+    await in_ledger(shop, lambda tx: tx.execute(came, where))
+    (program,) = await in_ledger(shop, anniversaries.celebrating)
+
+    async def given(now: datetime) -> list[int]:
+        async def celebrate(tx: Tx) -> None:
+            tx.now = now
+            await anniversaries.celebrate(tx, program, UUID(int=0), 100)
+
+        await in_ledger(shop, celebrate)
+        return [(await balance(shop, each)).lifetime for each in members]
+
+    assert await given(early - timedelta(hours=14)) == [0, 0]
+    assert await given(early - timedelta(hours=12, minutes=30)) == [50, 0]
+    for later in (timedelta(0), timedelta(days=6)):
+        assert await given(early + later) == [50, 50]
+
+
+async def test_what_is_new_pays_for_no_day_before_it(shop: Shop) -> None:
+    steps = ladder(("BRONZE", 0), ("GOLD", 1_000))
+    today = clock.now().astimezone(UTC).date()
+    member = await join(shop, born_on=born(today - timedelta(days=2)))
+    await known(shop, member, today - timedelta(days=2))
+    await bonus(shop, programs.BONUS_TRIGGER_BIRTHDAY, 50)
+    steps.tiers[0].birthday_points = 20
+    await configure(shop, steps)
+    await celebrate(shop)
+    assert (await balance(shop, member)).balance == 0
+    before = "interval '4 days' where business_id = :business"
+    for each in (
+        f"update earning_rules set holds_from = holds_from - {before}",
+        f"update tier_configurations set changed_at = changed_at - {before}",
+    ):
+        await in_ledger(shop, lambda tx, each=each: tx.execute(text(each), {"business": shop.id}))  # type: ignore[misc]
+    await celebrate(shop)
+    assert (await balance(shop, member)).balance == 70
 
 
 async def test_the_29th_of_february_falls_where_the_program_says(stack: Stack, shop: Shop) -> None:

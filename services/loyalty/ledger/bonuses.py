@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, and_, or_, select
@@ -27,6 +27,10 @@ from services.loyalty.programs import rules as earning
 from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import Award, Context
 from services.loyalty.tiers import queries as tiers_queries
+from services.loyalty.tiers.rules import Ladder
+
+# Given once in each year, by the rules of the day: one that was made later pays for nothing that was before.
+YEARLY = (earning.BIRTHDAY, earning.ANNIVERSARY)
 
 _w = awards.c
 
@@ -56,7 +60,9 @@ async def work_in_occasions(tx: Tx, occasions: Sequence[Occasion]) -> None:
         for business_id in sorted({each.business_id for each in occasions})
     }
     by_id = {program.program_id: program for each in programs.values() for program in each}
-    of_program = {program_id: await programs_queries.rule_book(tx, program_id) for program_id in by_id}
+    yearly = [each.at for each in occasions if each.trigger in YEARLY]
+    since = min([tx.now, *yearly]) if yearly else None
+    of_program = {program_id: await programs_queries.rule_book(tx, program_id, since) for program_id in by_id}
     given_by_tier = {
         program_id
         for program_id in by_id
@@ -78,6 +84,7 @@ async def work_in_occasions(tx: Tx, occasions: Sequence[Occasion]) -> None:
     books = await reading.books(tx, opened.values(), by_id, lock=True)
     work = Work(by_id, of_program, opened, books, members, {}, {}, {}, {}, {}, {})
     await look(tx, work)
+    ladders = await _ladders_of_then(tx, [each for each in due if each[1].trigger == earning.BIRTHDAY])
     done = await _done(tx, opened, due)
     days = [each.at.astimezone(program.zone).date() for program, each in due]
     capped = [rule for each in of_program.values() for rule in each.now]
@@ -85,8 +92,22 @@ async def work_in_occasions(tx: Tx, occasions: Sequence[Occasion]) -> None:
         days_of = work.given.setdefault(row.account_id, {}).setdefault(str(row.rule_id), {})
         days_of[row.local_day] = int(row.points)
     for program, each in due:
-        _celebrate(work, program, each, done)
+        _celebrate(work, program, each, done, _then(tx.now, program, each), ladders)
     await save(tx, work)
+
+
+def _then(now: datetime, program: Program, each: Occasion) -> datetime:
+    """As of when a yearly occasion is judged, however late: the end of its day, or now while the day lasts."""
+    following = each.at.astimezone(program.zone).date() + timedelta(days=1)
+    return min(now, earning.beginning(following, program.zone) - timedelta(microseconds=1))
+
+
+async def _ladders_of_then(
+    tx: Tx, birthdays: Sequence[tuple[Program, Occasion]]
+) -> dict[tuple[UUID, datetime], Ladder]:
+    """The tiers of each program as they were on the days of birthdays."""
+    wanted = {(program.program_id, _then(tx.now, program, each)) for program, each in birthdays}
+    return {key: await tiers_queries.ladder(tx, key[0], at=key[1]) for key in sorted(wanted)}
 
 
 async def _done(
@@ -112,11 +133,19 @@ async def _done(
     return found
 
 
-def _celebrate(work: Work, program: Program, each: Occasion, done: set[tuple[UUID, str, UUID]]) -> None:
+def _celebrate(
+    work: Work,
+    program: Program,
+    each: Occasion,
+    done: set[tuple[UUID, str, UUID]],
+    then: datetime,
+    ladders: Mapping[tuple[UUID, datetime], Ladder],
+) -> None:
     account_id = work.accounts[program.program_id, each.customer_id]
     source, day = f"{each.key}:{account_id}", each.at.astimezone(program.zone).date()
     given: list[Award] = []
-    for rule in work.rules[program.program_id].now:
+    rule_book = work.rules[program.program_id]
+    for rule in rule_book.at(then) if each.trigger in YEARLY else rule_book.now:
         if (program.program_id, source, rule.rule_id) in done:
             continue
         months = work.given.get(account_id, {}).get(str(rule.rule_id), {})
@@ -137,7 +166,7 @@ def _celebrate(work: Work, program: Program, each: Occasion, done: set[tuple[UUI
             done.add((program.program_id, source, rule.rule_id))
     refused = queries.refusal(work.members[each.business_id, each.customer_id], program)
     if each.trigger == earning.BIRTHDAY and not refused:
-        tier = tier_of(work, program, account_id)
+        tier = ladders[program.program_id, then].tier(tier_of(work, program, account_id).name)
         if tier.birthday_points and (program.program_id, source, NO_RULE) not in done:
             done.add((program.program_id, source, NO_RULE))
             given.append(Award(None, tier.name, tier.birthday_points, f"for the birthday, as {tier.name}"))

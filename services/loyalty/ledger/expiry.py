@@ -99,27 +99,69 @@ _EXPIRE = Query(
 """).bindparams(bindparam("accounts", type_=ARRAY(Uuid)))
 )
 
-_NOTICE = text("""
-    with due as materialized (
-        select l.lot_id, l.account_id, l.remaining, l.expires_at
-        from lots l join accounts a on a.tenant_id = l.tenant_id and a.account_id = l.account_id
-        join programs p on p.tenant_id = a.tenant_id and p.program_id = a.program_id
+# Accounts of members who are there with lots that lapse within the program's notice and were not told yet. Pending and
+# held points may still go another way: they are told once they are free.
+_TO_NOTICE = Query(
+    text("""
+    select a.account_id from accounts a
+    where a.tenant_id = :tenant and a.account_id in (
+        select l.account_id from lots l
+        cross join lateral (
+            select a.business_id, a.program_id, a.customer_id from accounts a
+            where a.tenant_id = :tenant and a.account_id = l.account_id limit 1
+        ) a
+        cross join lateral (
+            select make_interval(days => coalesce(nullif(cast(p.settings ->> 'expiring_notice_days' as int), 0), 30))
+                   as ahead
+            from programs p where p.tenant_id = :tenant and p.program_id = a.program_id limit 1
+        ) p
+        cross join lateral (
+            select from memberships m
+            where m.tenant_id = :tenant and m.business_id = a.business_id and m.customer_id = a.customer_id
+              and m.present and not m.deleted limit 1
+        ) m
         where l.tenant_id = :tenant and l.remaining > 0 and l.expires_at is not null and l.expires_at > :now
-          and not l.noticed
-          and l.expires_at <= :now + make_interval(
-              days => coalesce(nullif(cast(p.settings ->> 'expiring_notice_days' as int), 0), 30))
-        order by l.expires_at limit :limit
-        for update of l skip locked
+          and l.expires_at <= :now + (
+              select max(make_interval(
+                  days => coalesce(nullif(cast(p.settings ->> 'expiring_notice_days' as int), 0), 30)))
+              from programs p where p.tenant_id = :tenant)
+          and l.expires_at <= :now + p.ahead and l.remaining > l.held and not l.pending and not l.noticed
+        order by l.expires_at limit :limit)
+    order by a.account_id
+    for update skip locked
+""")
+)
+
+# By member and day of the business; locked by a statement of its own, as above.
+_NOTICE = Query(
+    text("""
+    with due as materialized (
+        select l.lot_id, a.account_id, l.remaining - l.held as points, l.expires_at,
+               cast(l.expires_at at time zone b.time_zone as date) as day
+        from accounts a
+        join programs p on p.tenant_id = :tenant and p.program_id = a.program_id
+        join businesses b on b.tenant_id = :tenant and b.business_id = a.business_id
+        cross join lateral (
+            select x.lot_id, x.remaining, x.held, x.expires_at from lots x
+            where x.tenant_id = :tenant and x.account_id = a.account_id and x.remaining > x.held and not x.pending
+              and not x.noticed and x.expires_at > :now
+              and x.expires_at <= :now + make_interval(
+                  days => coalesce(nullif(cast(p.settings ->> 'expiring_notice_days' as int), 0), 30))
+            offset 0
+        ) l
+        where a.tenant_id = :tenant and a.account_id = any(:accounts)
     ), told as (
         update lots l set noticed = true from due d where l.tenant_id = :tenant and l.lot_id = d.lot_id
     ), summed as (
-        select account_id, sum(remaining) as points, min(expires_at) as expires_at from due group by account_id
+        select account_id, sum(points) as points, min(expires_at) as expires_at from due group by account_id, day
     )
     select a.account_id, a.business_id, a.program_id, a.customer_id, a.balance, a.pending, a.held, a.lifetime,
            a.version, p.is_default, s.points, s.expires_at
     from summed s join accounts a on a.tenant_id = :tenant and a.account_id = s.account_id
     join programs p on p.tenant_id = :tenant and p.program_id = a.program_id
-""")
+    order by a.account_id, s.expires_at
+""").bindparams(bindparam("accounts", type_=ARRAY(Uuid)))
+)
 
 
 async def settle_due(tx: Tx, limit: int) -> int:
@@ -191,9 +233,16 @@ def _expired(tx: Tx, business_id: UUID, rows: Sequence[Any]) -> Step:
 
 
 async def notice(tx: Tx, limit: int) -> int:
-    """Tells of points that will lapse soon, each lot once; gives how many members. Emits PointsExpiring."""
-    where: dict[str, Any] = {"tenant": tx.tenant_id, "now": tx.now, "limit": limit}
-    rows = (await tx.execute(_NOTICE, where)).all()
+    """Tells members of points that will lapse soon, each lot once and each day by itself; gives how many members.
+
+    Emits PointsExpiring.
+    """
+    where: dict[str, Any] = {"tenant": tx.tenant_id, "now": tx.now}
+    _, locked = await tx.together((writing.FIND_BY_KEY, {}), (_TO_NOTICE, {**where, "limit": limit}))
+    if not locked:
+        return 0
+    mine = arrays.uuids([row.account_id for row in locked])
+    (rows,) = await tx.together((_NOTICE, {**where, "accounts": mine}))
     facts = [
         Fact(
             events.PointsExpiring(
@@ -206,7 +255,7 @@ async def notice(tx: Tx, limit: int) -> int:
         for row in rows
     ]
     await emit_all(tx, facts)
-    return len(rows)
+    return len(locked)
 
 
 def _state(row: Any) -> events.AccountState:

@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from datetime import datetime, time, timedelta
 from uuid import UUID
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from libs.db import Tx
 from services.loyalty.ledger import bonuses
-from services.loyalty.ledger.anniversaries import DAYS, due_days
+from services.loyalty.ledger.anniversaries import DAYS, due_days, zone_of
 from services.loyalty.ledger.bonuses import Occasion
 from services.loyalty.merges import queries as merges
 from services.loyalty.people import queries as people
@@ -62,7 +62,7 @@ async def celebrate(tx: Tx, program: Program, after: UUID, limit: int) -> UUID |
     for row in rows:
         if row.joined_at is None:
             continue
-        zone = _zone(row.time_zone) or program.zone
+        zone = zone_of(row.time_zone) or program.zone
         here = tx.now.astimezone(zone).date()
         joined = row.joined_at.astimezone(zone).date()
         if here - timedelta(days=DAYS) < row.day <= here and joined <= row.day:
@@ -79,10 +79,3 @@ async def celebrate(tx: Tx, program: Program, after: UUID, limit: int) -> UUID |
         await bonuses.work_in_occasions(tx, due)
     last: UUID | None = rows[-1].customer_id if rows else None
     return last
-
-
-def _zone(name: str) -> ZoneInfo | None:
-    try:
-        return ZoneInfo(name) if name else None
-    except (ZoneInfoNotFoundError, ValueError):  # newer than our list of zones
-        return None

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -332,10 +331,3 @@ def _message(entry: Entry, after: events.AccountState, owned: Owned) -> Any:
         )
     other = owned.others.get(entry.entry_id, owned.other_customer_id)
     return events.PointsTransferred(**told, other_customer_id=str(other or ""))
-
-
-def expiring(owned: Owned, points: int, expires_at: datetime) -> Fact:
-    """The event that points will lapse soon."""
-    account = owned.book.account
-    message = events.PointsExpiring(account=state(owned), points=points, expires_at=stamp(expires_at))
-    return Fact(message, account.account_id, account.version, owned.program.business_id)

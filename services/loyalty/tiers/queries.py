@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Date, DateTime, Row, Select, Uuid, and_, bindparam, select, text
+from sqlalchemy import ARRAY, Date, DateTime, Row, Select, Uuid, and_, bindparam, or_, select, text
 
 from libs import arrays
 from libs.crypto import Column
@@ -180,23 +180,25 @@ class Configuration:
     changed_at: datetime
 
 
-async def configuration(tx: Tx, program_id: UUID) -> Configuration:
-    """The tiers of a program that hold. A program has some from the start."""
+async def configuration(tx: Tx, program_id: UUID, at: datetime | None = None) -> Configuration:
+    """The tiers of a program that hold, or held at an instant. A program has some from the start, and before it."""
     wanted = (
         select(tier_configurations)
         .where(_c.tenant_id == tx.tenant_id, _c.program_id == program_id)
         .order_by(_c.version.desc())
         .limit(1)
     )
+    if at is not None:
+        wanted = wanted.where(or_(_c.changed_at <= at, _c.version == 1))
     row = (await tx.execute(wanted)).one()
     return Configuration(
         program_id=program_id, version=row.version, definition=row.definition, changed_at=row.changed_at
     )
 
 
-async def ladder(tx: Tx, program_id: UUID) -> Ladder:
+async def ladder(tx: Tx, program_id: UUID, at: datetime | None = None) -> Ladder:
     """The same, as the rules know it."""
-    return rules.ladder_of((await configuration(tx, program_id)).definition)
+    return rules.ladder_of((await configuration(tx, program_id, at)).definition)
 
 
 async def configurations(tx: Tx, program_id: UUID, size: int, before: int | None) -> list[Row[Any]]:
