@@ -5,12 +5,13 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 import orjson
-from sqlalchemy import insert, select
+from sqlalchemy import insert, text
 
 from libs.crypto import DataKey, TenantKeys, live_versions
 from libs.crypto.tables import subject_keys
 from libs.db import Tx
 from libs.ids import new_id
+from libs.pipeline import Query
 from services.loyalty.households import pooling
 from services.loyalty.ledger import queries, reading, rules, writing
 from services.loyalty.ledger.writing import Owned
@@ -26,7 +27,13 @@ from services.loyalty.programs.queries import Program
 from services.loyalty.programs.rules import beginning
 from services.loyalty.programs.rules import expires_at as expiry_of
 
-_k = subject_keys.c
+_KEY = Query(
+    text("""
+    select k.key_id, k.epoch, k.wrapped from subject_keys k
+    where k.tenant_id = :tenant and k.subject_id = :customer and k.wrapped is not null
+    order by k.key_id limit 1
+""")
+)
 
 
 async def redeem_points(
@@ -69,8 +76,8 @@ async def adjust_points(
     key = await text_key(tx, keys, customer_id)
     caller = tx.caller
     written = {"reason": reason, "actor_name": caller.display_name or ""}
-    text = keys.seal(key, queries.SEALED, entry_id, orjson.dumps(written))
-    await writing.save(tx, [owned], actor=_actor(tx), sealed={entry_id: (key.key_id, text)})
+    sealed = keys.seal(key, queries.SEALED, entry_id, orjson.dumps(written))
+    await writing.save(tx, [owned], actor=_actor(tx), sealed={entry_id: (key.key_id, sealed)})
 
 
 async def hold_points(
@@ -222,18 +229,12 @@ async def text_key(tx: Tx, keys: TenantKeys, customer_id: UUID) -> DataKey:
 
     Raises MembershipNotFound for whoever was erased.
     """
-    if await people.erased(tx, [customer_id]):
+    where = {"tenant": tx.tenant_id, "customer": customer_id}
+    *_, erased, found = await tx.together(*people.asked_erased(tx, [customer_id]), (_KEY, where))
+    if erased:
         raise MembershipNotFound
-    wanted = (
-        select(subject_keys)
-        .where(_k.tenant_id == tx.tenant_id, _k.subject_id == customer_id, _k.wrapped.is_not(None))
-        .order_by(_k.key_id)
-        .limit(1)
-    )
-    live = await live_versions(tx)
-    row = (await tx.execute(wanted)).first()
-    if row is not None:
+    for row in found:
         return keys.unwrap(row.key_id, row.epoch, row.wrapped)
-    fresh, key = keys.new_subject_key(live, customer_id, tx.now)
+    fresh, key = keys.new_subject_key(await live_versions(tx), customer_id, tx.now)
     await tx.execute(insert(subject_keys).values(fresh._asdict()))
     return key

@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from libs import arrays
 from libs.db import Tx
-from libs.pipeline import Query
+from libs.pipeline import Query, Step
 from services.loyalty.people.tables import people
 
 # Later than any version of a customer: what was erased never comes back.
@@ -86,9 +86,14 @@ async def gone(tx: Tx, customer_ids: Iterable[UUID]) -> None:
 
 async def erased(tx: Tx, customer_ids: Iterable[UUID]) -> set[UUID]:
     """Those of these people who were erased; nobody else is until the transaction ends."""
-    where = {"tenant": tx.tenant_id, "customers": arrays.uuids(list(customer_ids)), "erased": FOR_GOOD}
-    _, rows = await tx.together((NOT_NOW, {"tenant": str(tx.tenant_id)}), (_ERASED, where))
+    _, rows = await tx.together(*asked_erased(tx, customer_ids))
     return {row.customer_id for row in rows}
+
+
+def asked_erased(tx: Tx, customer_ids: Iterable[UUID]) -> tuple[Step, Step]:
+    """The statements of `erased`; the second gives the rows."""
+    where = {"tenant": tx.tenant_id, "customers": arrays.uuids(list(customer_ids)), "erased": FOR_GOOD}
+    return (NOT_NOW, {"tenant": str(tx.tenant_id)}), (_ERASED, where)
 
 
 async def be_alone(tx: Tx) -> None:
