@@ -33,6 +33,13 @@ class TierNotFound(NotFound):
     message = "The program has no such tier."
 
 
+class OverrideNotFound(NotFound):
+    """The member's tier is not overridden."""
+
+    reason = "OVERRIDE_NOT_FOUND"
+    message = "The member's tier is not overridden."
+
+
 class TransactionNotFound(NotFound):
     """There is no such transaction, or none that this caller may see."""
 

@@ -257,6 +257,45 @@ async def test_an_override_beats_the_calculation_until_it_ends(shop: Shop) -> No
     assert (await refused(tiers(shop).SetTierOverride(over))).fields == {"reason": "REQUIRED"}
 
 
+async def test_an_override_changes_in_part(shop: Shop) -> None:
+    await configure(shop, ladder(("BRONZE", 0), ("SILVER", 100), ("GOLD", 1_000)))
+    member = await join(shop)
+
+    async def change(override: pb.TierOverride, *paths: str) -> pb.TierStanding:
+        return await tiers(shop).UpdateTierOverride(
+            pb.UpdateTierOverrideRequest(
+                customer_id=member, override=override, update_mask=FieldMask(paths=paths)
+            )
+        )
+
+    refusal = await refused(change(pb.TierOverride(tier="GOLD")))
+    assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "OVERRIDE_NOT_FOUND")
+    await tiers(shop).SetTierOverride(
+        pb.SetTierOverrideRequest(customer_id=member, tier="GOLD", reason="press")
+    )
+    end = stamp(clock.now().replace(year=2040))
+    found = await change(pb.TierOverride(until=end))
+    assert (found.tier, found.override_until) == ("GOLD", end)
+    found = await change(pb.TierOverride(tier="silver"))
+    assert (found.tier, found.override_until) == ("SILVER", end)
+    found = await change(pb.TierOverride(reason="a friend"), "reason", "until")
+    assert (found.tier, found.overridden, found.HasField("override_until")) == ("SILVER", True, False)
+    assert (await refused(change(pb.TierOverride(tier="TIN")))).reason == "TIER_NOT_FOUND"
+    wrong = pb.TierOverride(until=stamp(clock.now()))
+    assert (await refused(change(wrong, "*"))).fields == {
+        "override.tier": "REQUIRED",
+        "override.reason": "REQUIRED",
+        "override.until": "OUT_OF_RANGE",
+    }
+    answer = await tiers(shop).ListTierHistory(pb.ListTierHistoryRequest(customer_id=member))
+    assert [(each.to_tier, each.reason) for each in answer.changes] == [
+        ("SILVER", "a friend"),
+        ("SILVER", "press"),
+        ("GOLD", "press"),
+        ("GOLD", "press"),
+    ]
+
+
 async def test_an_initial_tier_is_an_override(shop: Shop) -> None:
     for tier, stands_in in (("gold", "GOLD"), ("TIN", "BRONZE")):
         new = CreateCustomerRequest(customer=Customer(email=f"{new_id().hex}@example.com"), initial_tier=tier)

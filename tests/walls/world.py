@@ -177,10 +177,12 @@ async def _points(tenant: TenantOfTest, customer_id: str, business_id: str, tier
         )
     )
     ladder = tiers.TierConfiguration(tiers=[tiers.Tier(name="BRONZE"), tiers.Tier(name=tier, visits=9)])
-    await tenant.calls(TiersServiceStub, businesses=here).UpdateTierConfiguration(
-        tiers.UpdateTierConfigurationRequest(configuration=ladder)
+    of_tiers = tenant.calls(TiersServiceStub, businesses=here)
+    await of_tiers.UpdateTierConfiguration(tiers.UpdateTierConfigurationRequest(configuration=ladder))
+    await of_tiers.SetTierOverride(
+        tiers.SetTierOverrideRequest(customer_id=customer_id, tier=tier, reason="a fair")
     )
-    bulk = await tenant.calls(TiersServiceStub, businesses=here).OverrideTiers(
+    bulk = await of_tiers.OverrideTiers(
         tiers.OverrideTiersRequest(ids=[business_id], tier=tier, reason="a fair")
     )
     of_jobs = tenant.calls(JobsServiceStub, businesses=here)

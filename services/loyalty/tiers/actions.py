@@ -21,7 +21,7 @@ from services.loyalty.ledger import actions as ledger
 from services.loyalty.ledger import queries as ledger_queries
 from services.loyalty.ledger import writing
 from services.loyalty.ledger.tables import accounts
-from services.loyalty.problems import TierNotFound
+from services.loyalty.problems import OverrideNotFound, TierNotFound
 from services.loyalty.programs.queries import Program
 from services.loyalty.tiers import queries, rules
 from services.loyalty.tiers.queries import Configuration
@@ -180,6 +180,32 @@ async def set_override(
     await _write(tx, program, of, moved, said)
 
 
+async def change_override(
+    tx: Tx,
+    keys: TenantKeys,
+    reading: Reading,
+    program: Program,
+    customer_id: UUID,
+    changes: Mapping[str, Any],
+) -> None:
+    """Changes some of `tier`, `reason` and `until` of a running override. Emits TierUpgraded or TierDowngraded.
+
+    Raises OverrideNotFound, TierNotFound, MembershipNotFound.
+    """
+    await ledger_queries.member(tx, program.business_id, customer_id)
+    (account_id,) = await _locked(tx, program, [customer_id])
+    before = (await queries.standings_of(tx, [account_id])).get(account_id)
+    if before is None or not rules.is_overridden(before, tx.now):
+        raise OverrideNotFound
+    now = {
+        "tier": before.tier,
+        "reason": await _reason(tx, keys, reading, account_id),
+        "until": before.override_until,
+        **changes,
+    }
+    await set_override(tx, keys, reading, program, customer_id, now["tier"], now["reason"], now["until"])
+
+
 async def set_overrides(
     tx: Tx,
     program: Program,
@@ -215,9 +241,10 @@ async def _overriding(
 
 
 async def _reason(tx: Tx, keys: TenantKeys, reading: Reading, account_id: UUID) -> str:
-    """The sealed reason of the last change of an account's tier."""
-    found = await queries.changes(tx, [account_id], 1, None)
-    return opened(keys, reading, found[0]).get("reason", "") if found else ""
+    """The reason of the last change of an account's tier by hand."""
+    for row in await queries.changes(tx, [account_id], 1, None):
+        return opened(keys, reading, row).get("reason") or row.bulk_reason or ""
+    return ""
 
 
 def opened(keys: TenantKeys, reading: Reading, row: Row[Any]) -> dict[str, str]:

@@ -198,7 +198,7 @@ def judge(
     """
     ended = False
     if standing.overridden:
-        if standing.override_until is None or standing.override_until > now:
+        if is_overridden(standing, now):
             return Verdict(standing)
         ended = True
         standing = replace(standing, overridden=False, override_until=None)
@@ -260,6 +260,11 @@ def judges_alike(one: Ladder, other: Ladder) -> bool:
         return tiers, of.period, of.rolling, of.match_all
 
     return asked(one) == asked(other)
+
+
+def is_overridden(standing: Standing, now: datetime) -> bool:
+    """True while an override holds."""
+    return standing.overridden and (standing.override_until is None or standing.override_until > now)
 
 
 def overridden(standing: Standing, tier: str, until: datetime | None, now: datetime) -> Standing:

@@ -108,6 +108,17 @@ class TiersService(TiersServiceServicer):
                 )
                 return await standing(tx, program, customer_id)
 
+    async def UpdateTierOverride(
+        self, request: pb.UpdateTierOverrideRequest, context: Context
+    ) -> pb.TierStanding:
+        customer_id = UUID(request.customer_id)
+        with self.rt.audit.reading(TEXTS) as reading:
+            async with self.rt.db.tx() as tx:
+                changes = wire.override_changes(request.override, request.update_mask, tx.now)
+                program = await programs.meant(tx, request.business_id, request.program_id)
+                await actions.change_override(tx, self._keys(), reading, program, customer_id, changes)
+                return await standing(tx, program, customer_id)
+
     async def ClearTierOverride(
         self, request: pb.ClearTierOverrideRequest, context: Context
     ) -> pb.TierStanding:

@@ -1,7 +1,7 @@
 """Messages of tiers to values and back."""
 
 from collections.abc import Mapping
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,7 +11,7 @@ from sqlalchemy import Row
 
 from libs import formats
 from libs.formats import Wrong
-from libs.instants import stamp
+from libs.instants import instant, stamp
 from libs.problems import Faults
 from regulars.loyalty.v1 import tiers_pb2 as pb
 from regulars.type.v1.actor_pb2 import ActorRef
@@ -22,6 +22,7 @@ from services.loyalty.tiers.queries import Configuration
 from services.loyalty.tiers.rules import Facts, Ladder, Standing
 
 _WRITABLE = frozenset(("period", "rolling", "match", "grace_months", "tiers"))
+_OVERRIDE = frozenset(("tier", "reason", "until"))
 _OUTPUT = frozenset(("program_id", "updated_at", "etag", "recalculation_job_id"))
 
 
@@ -33,6 +34,21 @@ def changed(before: Mapping[str, Any], message: pb.TierConfiguration, mask: Fiel
     after = pb.TierConfiguration()
     ParseDict(kept | {name: given[name] for name in named & given.keys()}, after, ignore_unknown_fields=True)
     return definition(after)
+
+
+def override_changes(message: pb.TierOverride, mask: FieldMask, now: datetime) -> dict[str, Any]:
+    """Which of `tier`, `reason`, `until` of an override are to change, and to what. Raises InvalidArgument."""
+    paths, wrong = named_paths(message, mask, _OVERRIDE), Faults()
+    found: dict[str, Any] = {name: getattr(message, name).strip() for name in paths & {"tier", "reason"}}
+    for name, value in found.items():
+        if not value:
+            wrong.add(f"override.{name}", "must not be blank", "REQUIRED")
+    if "until" in paths:
+        found["until"] = instant(message.until) if message.HasField("until") else None
+        if found["until"] is not None and found["until"] <= now:
+            wrong.add("override.until", "must be in the future", "OUT_OF_RANGE")
+    wrong.refuse()
+    return found
 
 
 def definition(message: pb.TierConfiguration) -> dict[str, Any]:
