@@ -22,7 +22,7 @@ from services.loyalty.households import moves as households
 from services.loyalty.ledger import bonuses, earning, occasions, work
 from services.loyalty.ledger import queries as ledger
 from services.loyalty.ledger.bonuses import Occasion
-from services.loyalty.ledger.earning import Heard
+from services.loyalty.ledger.work import Heard
 from services.loyalty.merges import actions as merges
 from services.loyalty.merges import queries as merged
 from services.loyalty.people import actions as people
@@ -231,21 +231,21 @@ async def _presence(
 
 
 async def order_changed(tx: Tx, rt: Any, events: Sequence[Event[Any]]) -> None:
-    """Works in what events tell of orders; all of them bear an order's whole state."""
+    """Works in what events tell of orders that were completed, or cancelled; all bear an order's whole state."""
     newest: dict[UUID, Event[Any]] = {}
     for event in events:
-        before = newest.get(event.aggregate_id)
-        if event.message.order.HasField("completed_at") and (
-            before is None or before.version < event.version
-        ):
+        before, order = newest.get(event.aggregate_id), event.message.order
+        told = order.HasField("completed_at") or order.status == ORDER_STATUS_CANCELLED
+        if told and (before is None or before.version < event.version):
             newest[event.aggregate_id] = event
-    completed = list(newest.values())
-    now = await merged.survivors(tx, [UUID(event.message.order.customer_id) for event in completed])
-    orders = [_heard(event.message.order, event.version, now) for event in completed]
+    now = await merged.survivors(tx, [UUID(event.message.order.customer_id) for event in newest.values()])
+    orders = [_heard(event.message.order, event.version, now) for event in newest.values()]
     if orders:
         await earning.work_in_orders(tx, orders)
+    completed = [each for each in orders if each.completed_at is not None]
+    if completed:
         await referrals.orders_changed(
-            tx, {each.order_id for each in orders}, {each.customer_id for each in orders}
+            tx, {each.order_id for each in completed}, {each.customer_id for each in completed}
         )
 
 
@@ -256,7 +256,7 @@ def _heard(order: heard.OrderState, version: int, now: Mapping[UUID, UUID]) -> H
         customer_id=now[UUID(order.customer_id)],
         version=version,
         cancelled=order.status == ORDER_STATUS_CANCELLED,
-        completed_at=instant(order.completed_at),
+        completed_at=instant(order.completed_at) if order.HasField("completed_at") else None,
         local_day=date.fromisoformat(order.local_day),
         refunded_minor=order.refunded_total_minor,
         purchase=Purchase(

@@ -216,6 +216,9 @@ async def test_pending_points_wait_on_after_a_merge_and_its_undoing(stack: Stack
     await house.hear([whole[6]])
     before = await house.picture()
     assert before[0][0][:2] == (0, 100)
+    await house.hear([house.merged(0, 1, other := new_id())])
+    await house.hear([house.unmerged(0, 1, other)])
+    assert (await house.picture())[0] == before[0]
     await house.hear([house.merged(0, 1, merge)])
     assert (await house.picture())[1][0][:2] == (0, 100)
     assert await house.balances() == ([0, 0], [])

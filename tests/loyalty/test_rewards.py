@@ -59,6 +59,9 @@ async def test_a_reward_is_redeemed_used_and_tells_the_second_till(shop: Shop) -
     assert (got.state, got.points, got.reward.name) == (pb.REDEMPTION_STATE_ISSUED, 100, "Five off")
     assert (got.reward.cost_money.amount_minor, got.reward.cost_money.currency) == (199, "USD")
     assert len(got.code) == 19
+    paid = await ledger(shop).GetTransaction(ledger_pb.GetTransactionRequest(id=got.transaction_id))
+    assert (paid.points, paid.source) == (-100, f"reward:{got.id}")
+    assert [(reason.name, reason.points) for reason in paid.reasons] == [(reward.name, -100)]
     assert (await balance(shop, member)).balance == 150
     assert (await look_up(shop, f" {got.code.lower().replace('-', '')} ")).id == got.id
     used = await use(shop, got.code, place="Till 3", request_id="a")

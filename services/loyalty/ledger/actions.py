@@ -1,7 +1,8 @@
 """Writes to the ledger that somebody asks for: each locks the account, asks the book, and writes it back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID
 
 import orjson
@@ -37,15 +38,24 @@ _KEY = Query(
 
 
 async def redeem_points(
-    tx: Tx, program: Program, customer_id: UUID, entry_id: UUID, points: int, order_id: UUID | None
+    tx: Tx,
+    program: Program,
+    customer_id: UUID,
+    entry_id: UUID,
+    points: int,
+    order_id: UUID | None = None,
+    *,
+    source: str = "",
+    reasons: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Spends points; what the member lacks comes from the household. Emits PointsTransferred, PointsRedeemed.
 
-    Raises MembershipNotFound, MembershipFrozen, InsufficientPoints."""
+    `source` and `reasons` say what they bought. Raises MembershipNotFound, MembershipFrozen, InsufficientPoints.
+    """
     await queries.free_member(tx, program, customer_id)
     together = await pooling.with_household(tx, program, customer_id)
     together.draw(points)
-    together.mine.book.redeem(points, order_id=order_id, entry_id=entry_id)
+    together.mine.book.redeem(points, order_id=order_id, entry_id=entry_id, source=source, reasons=reasons)
     await writing.save(tx, together.all, actor=_actor(tx))
 
 

@@ -4,35 +4,29 @@ An order's event bears its whole state (decision 16). The newest state decides: 
 what returns take back of that, and what comes back of points that were spent on it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import date, datetime
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import and_, func, select, text
+from sqlalchemy import text
 
-from libs import arrays
 from libs.db import Tx
 from libs.inbox import NotYet
 from libs.outbox import Fact
-from libs.pipeline import Query, Step
+from libs.pipeline import Query
 from regulars.loyalty.v1 import events_pb2 as events
-from services.loyalty.cards import queries as cards_queries
 from services.loyalty.cards import rules as cards
 from services.loyalty.cards.rules import Card
-from services.loyalty.ledger import queries, reading, rules, writing
-from services.loyalty.ledger.rules import Book
-from services.loyalty.ledger.tables import allocations, entries, judged_orders
+from services.loyalty.ledger import loading, queries, reading, rules
 from services.loyalty.ledger.work import (
+    NO_RULE,
+    Heard,
     Judged,
-    Members,
     Work,
     asked_members,
     business_key,
-    look_at_segments,
-    look_at_tiers,
     members_in,
     note_awards,
     reasons,
@@ -41,22 +35,9 @@ from services.loyalty.ledger.work import (
 )
 from services.loyalty.programs import queries as programs_queries
 from services.loyalty.programs import rules as earning
-from services.loyalty.programs.queries import Program, RuleBook
-from services.loyalty.programs.rules import Award, Context, Purchase, Rule
-from services.loyalty.tiers import queries as tiers_queries
-from services.loyalty.tiers.rules import ladder_of
+from services.loyalty.programs.queries import Program
+from services.loyalty.programs.rules import Award, Context, Rule
 
-_j, _e, _al = judged_orders.c, entries.c, allocations.c
-
-_JUDGED = Query(
-    text("select j.* from judged_orders j where j.tenant_id = :tenant and j.order_id = any(:orders)")
-)
-_SPENT = Query(
-    text("""
-    select e.account_id, e.order_id, e.entry_id, e.points from entries e
-    where e.tenant_id = :tenant and e.order_id = any(:orders) and e.kind = 2
-""")
-)
 _ORDERS = Query(
     text("""
     insert into orders as o
@@ -71,23 +52,8 @@ _ORDERS = Query(
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
-    """A completed order as an event told it."""
-
-    order_id: UUID
-    business_id: UUID
-    customer_id: UUID
-    version: int
-    cancelled: bool
-    completed_at: datetime
-    local_day: date
-    refunded_minor: int
-    purchase: Purchase
-
-
 async def work_in_orders(tx: Tx, heard: Iterable[Heard]) -> None:
-    """Works completed orders in. Emits what happened to points.
+    """Works orders in that were completed, or cancelled. Emits what happened to points.
 
     Raises NotYet for an order whose business or customer was not heard of yet.
     """
@@ -101,11 +67,12 @@ async def work_in_orders(tx: Tx, heard: Iterable[Heard]) -> None:
     businesses = sorted({each.business_id for each in newest.values()})
     whose = {(each.business_id, each.customer_id) for each in newest.values()}
     rows = [_order_row(tx, newest[order_id]) for order_id in sorted(newest)]
-    _, found, known, changed = await tx.together(
+    _, found, known, changed, judged_to = await tx.together(
         (reading.FIND_BY_KEY, {}),
         programs_queries.asked_of_businesses(tx, businesses),
         asked_members(tx, whose),
         (_ORDERS, {"rows": orjson.dumps(rows).decode()}),
+        loading.asked_whose(tx, newest),
     )
     programs = _programs(businesses, found)
     members = members_in(known, whose)
@@ -116,7 +83,7 @@ async def work_in_orders(tx: Tx, heard: Iterable[Heard]) -> None:
     )
     if not todo:
         return
-    work = await _load(tx, programs, members, todo)
+    work = await loading.load(tx, programs, members, todo, judged_to)
     for each in todo:
         for program in programs[each.business_id]:
             _work_in(tx, work, program, each)
@@ -133,123 +100,6 @@ def _programs(business_ids: Iterable[UUID], rows: Iterable[Any]) -> dict[UUID, l
     return found
 
 
-async def _load(
-    tx: Tx,
-    programs: Mapping[UUID, Sequence[Program]],
-    members: Members,
-    todo: Sequence[Heard],
-) -> Work:
-    """Everything that the orders need, read under the locks of their accounts."""
-    by_id = {program.program_id: program for each in programs.values() for program in each}
-    wanted = {
-        (program.program_id, each.customer_id) for each in todo for program in programs[each.business_id]
-    }
-    opened = await writing.open_accounts(tx, wanted, by_id)
-    account_ids = sorted(opened.values())
-    order_ids = [each.order_id for each in todo]
-    # First the locks: what is read before them may change.
-    those = {"tenant": tx.tenant_id, "orders": arrays.uuids(order_ids)}
-    asked: list[Step] = [
-        (_JUDGED, those),
-        (_SPENT, those),
-        programs_queries.asked_rules(tx, list(by_id)),
-        tiers_queries.asked_ladders(tx, list(by_id)),
-        tiers_queries.asked_standings(tx, account_ids),
-    ]
-    books, found = await reading.books_with(tx, account_ids, by_id, asked, lock=True)
-    before, redeemed, rows_of_rules, tiers, standings = found
-    judged = _judged(before)
-    of_program = await _rules(tx, by_id, judged, rows_of_rules)
-    reclaims = await _reclaims(tx, order_ids) if judged else {}
-    spent = await _spent(tx, redeemed)
-    shares = await queries.shares(tx, [each[0] for them in spent.values() for each in them])
-    closed = {lot for them in (*reclaims.values(), *shares.values()) for lot in them}
-    if closed:
-        books = await reading.books(tx, account_ids, by_id, lock=True, more_lots=closed)
-    needs_numbers = any(_is_counting(rule) for each in of_program.values() for rule in each.now)
-    numbers = await queries.orders_before(tx, account_ids) if needs_numbers else {}
-    given: dict[UUID, dict[str, dict[date, int]]] = {}
-    days = [each.local_day for each in todo]
-    capped = [rule for each in of_program.values() for rule in each.now]
-    for row in await queries.given_before(tx, account_ids, capped, min(days), max(days)):
-        days_of = given.setdefault(row.account_id, {}).setdefault(str(row.rule_id), {})
-        days_of[row.local_day] = int(row.points)
-    work = Work(by_id, of_program, opened, books, members, judged, numbers, given, reclaims, spent, shares)
-    work.ladders = {row.program_id: ladder_of(row.definition) for row in tiers}
-    work.standings = tiers_queries.standings_in(standings)
-    await look_at_tiers(tx, work, order_ids)
-    await look_at_segments(tx, work)
-    if any(rule.kind == earning.STAMP_CARD for each in of_program.values() for rule in each.at(tx.now)):
-        work.cards = await cards_queries.cards_of(tx, account_ids)
-        work.stamps = await cards_queries.stamps_of_orders(tx, order_ids)
-    return work
-
-
-def _is_counting(rule: Rule) -> bool:
-    return rule.terms.get("trigger") in {earning.FIRST_ORDER, earning.NTH_ORDER}
-
-
-async def _rules(
-    tx: Tx,
-    program_ids: Iterable[UUID],
-    judged: Mapping[tuple[UUID, UUID], Judged],
-    now: Sequence[Any],
-) -> dict[UUID, RuleBook]:
-    """The rules that hold now, and those that held when an order of the batch was first judged."""
-    if judged:
-        since = min(each.judged_at for each in judged.values())
-        return {each: await programs_queries.rule_book(tx, each, since) for each in program_ids}
-    return {each: RuleBook([row for row in now if row.program_id == each]) for each in program_ids}
-
-
-def _judged(rows: Iterable[Any]) -> dict[tuple[UUID, UUID], Judged]:
-    return {
-        (row.program_id, row.order_id): Judged(
-            account_id=row.account_id,
-            version=row.version,
-            judged_at=row.judged_at,
-            context=_context_of(row.context),
-            given=row.given,
-            reclaimed=row.reclaimed,
-            shortfall=row.shortfall,
-        )
-        for row in rows
-    }
-
-
-async def _reclaims(tx: Tx, order_ids: Sequence[UUID]) -> dict[tuple[UUID, UUID], dict[UUID, int]]:
-    """What returns of an order took from lots and did not give back: by (account, order), then by lot."""
-    wanted = (
-        select(_e.account_id, _e.order_id, _al.lot_id, (-func.sum(_al.points)).label("points"))
-        .join(allocations, and_(_al.tenant_id == _e.tenant_id, _al.entry_id == _e.entry_id))
-        .where(
-            _e.tenant_id == tx.tenant_id,
-            _e.order_id.in_(order_ids),
-            _e.kind == rules.REVERSE,
-            _e.reverses_id.is_(None),
-        )
-        .group_by(_e.account_id, _e.order_id, _al.lot_id)
-    )
-    found: dict[tuple[UUID, UUID], dict[UUID, int]] = {}
-    rows = (await tx.execute(wanted)).all()
-    now = await reading.roots(tx, {row.account_id for row in rows})
-    for row in rows:
-        if row.points > 0:
-            found.setdefault((now[row.account_id], row.order_id), {})[row.lot_id] = int(row.points)
-    return found
-
-
-async def _spent(tx: Tx, rows: Sequence[Any]) -> dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]]:
-    """Redemptions on orders: by (account, order): (entry, points, points that came back)."""
-    back = await queries.returned(tx, [row.entry_id for row in rows]) if rows else {}
-    now = await reading.roots(tx, {row.account_id for row in rows})
-    found: dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]] = {}
-    for row in rows:
-        spent = row.entry_id, -row.points, back.get(row.entry_id, 0)
-        found.setdefault((now[row.account_id], row.order_id), []).append(spent)
-    return found
-
-
 # ---------------------------------------------------------------------- one order in one program
 
 
@@ -258,6 +108,7 @@ def _work_in(tx: Tx, work: Work, program: Program, heard: Heard) -> None:
     account_id = work.accounts[program.program_id, heard.customer_id]
     before = work.judged.get(key)
     whole = rules.kept(1, heard.purchase.total_minor, heard.refunded_minor, cancelled=heard.cancelled)
+    _give_back(work, program, heard)
     if before is None and not whole:
         return  # nothing of it is left: it is judged if that changes
     if before is None:
@@ -265,13 +116,11 @@ def _work_in(tx: Tx, work: Work, program: Program, heard: Heard) -> None:
         before = Judged(account_id=account_id, version=0, judged_at=tx.now, context=context)
         work.judged[key] = before
         work.numbers[account_id] = work.numbers.get(account_id, 0) + 1
-    book = work.books[before.account_id]
     of_then = work.rules[program.program_id].at(before.judged_at)
-    judgement = earning.judge(of_then, heard.purchase, before.context, program.zone)
-    worth = judgement.points
+    worth, awards = _judge(work, program, heard, before, of_then)
     if worth > before.given:
-        _earn(work, program, heard, before, judgement.awards)
-    _return(work, book, heard, before, worth)
+        _earn(work, program, heard, before, awards, of_then)
+    _take_back(work, heard, before, worth)
     for rule in of_then:
         if rule.kind == earning.STAMP_CARD:
             _stamp(work, program, heard, before, rule, whole)
@@ -293,22 +142,53 @@ def _work_in(tx: Tx, work: Work, program: Program, heard: Heard) -> None:
     )
 
 
-def _earn(work: Work, program: Program, heard: Heard, before: Judged, given: Sequence[Award]) -> None:
-    """Gives what the order is worth more than it gave."""
-    book, source = work.books[before.account_id], f"order:{heard.order_id}"
-    more = sum(award.points for award in given) - before.given
-    settings = program.settings
+def _judge(
+    work: Work, program: Program, heard: Heard, before: Judged, of_then: Sequence[Rule]
+) -> tuple[int, Sequence[Award]]:
+    """What the order is worth by the rules of then, and why. One that grew keeps to what is left of limits by now."""
+    found = earning.judge(of_then, heard.purchase, before.context, program.zone)
+    if before.version and found.points > before.given:
+        by_now = replace(before.context, **_given(work, program, heard, before.account_id))
+        found = earning.judge(of_then, heard.purchase, by_now, program.zone)
+        return max(found.points, before.given), found.awards
+    return found.points, found.awards
+
+
+def _earn(
+    work: Work,
+    program: Program,
+    heard: Heard,
+    before: Judged,
+    awards: Sequence[Award],
+    of_then: Sequence[Rule],
+) -> None:
+    """Gives what the order is worth more than it gave, and says of each rule what it gives more, or less."""
+    book, source = work.books[before.account_id], _source(heard)
+    earlier = dict(work.awarded.get((program.program_id, source), {}))
+    more: list[Award] = []
+    for award in awards:
+        was = earlier.pop(award.rule_id or NO_RULE, 0)
+        told = f"{award.explanation}, {was} of them given before" if was else award.explanation
+        more.append(replace(award, points=award.points - was, explanation=told))
+    names = {rule.rule_id: rule.name for rule in of_then} | {NO_RULE: before.context.tier}
+    gone = [
+        Award(
+            None if rule_id == NO_RULE else rule_id, names.get(rule_id, ""), -was, "no longer for this order"
+        )
+        for rule_id, was in earlier.items()
+    ]
+    points = sum(award.points for award in awards) - before.given
+    settings, at = program.settings, heard.completed_at or heard.purchase.placed_at
     book.earn(
-        more,
-        available_at=max(earning.available_at(settings, heard.completed_at), book.now)
-        if settings.pending_days
-        else book.now,
-        expires_at=earning.expires_at(settings, heard.completed_at, program.zone),
+        points,
+        available_at=max(earning.available_at(settings, at), book.now) if settings.pending_days else book.now,
+        expires_at=earning.expires_at(settings, at, program.zone),
         order_id=heard.order_id,
-        reasons=reasons(given),
+        reasons=reasons(award for award in (*more, *gone) if award.points),
     )
-    before.given += more
-    note_awards(work, program, before.account_id, source, heard.local_day, given)
+    before.given += points
+    nothing = [replace(award, points=0) for award in gone]
+    note_awards(work, program, before.account_id, source, heard.local_day, [*awards, *nothing])
 
 
 def _stamp(work: Work, program: Program, heard: Heard, before: Judged, rule: Rule, counts: int) -> None:
@@ -326,7 +206,7 @@ def _stamp(work: Work, program: Program, heard: Heard, before: Judged, rule: Rul
     work.stamps[heard.order_id, rule.rule_id] = worth
     work.changed_stamps[heard.order_id, rule.rule_id] = before.account_id, worth
     told = {
-        "customer_id": str(heard.customer_id),
+        "customer_id": str(work.owners[before.account_id][1]),
         "business_id": str(program.business_id),
         "program_id": str(program.program_id),
         "rule_id": str(rule.rule_id),
@@ -357,13 +237,14 @@ def _stamp(work: Work, program: Program, heard: Heard, before: Judged, rule: Rul
     ]
 
 
-def _return(work: Work, book: Book, heard: Heard, before: Judged, worth: int) -> None:
-    """Takes back what the order gave and is not worth, and gives back what was spent on it."""
+def _kept(heard: Heard, points: int) -> int:
+    return rules.kept(points, heard.purchase.total_minor, heard.refunded_minor, cancelled=heard.cancelled)
 
-    def kept(points: int) -> int:
-        return rules.kept(points, heard.purchase.total_minor, heard.refunded_minor, cancelled=heard.cancelled)
 
-    more = before.given - kept(worth) - before.reclaimed
+def _take_back(work: Work, heard: Heard, before: Judged, worth: int) -> None:
+    """Takes back what the order gave and is not worth, or gives it again after a return that was told too large."""
+    book = work.books[before.account_id]
+    more = before.given - _kept(heard, worth) - before.reclaimed
     if more > 0:
         before.shortfall += book.reclaim(heard.order_id, more).shortfall
     elif more < 0:
@@ -372,31 +253,49 @@ def _return(work: Work, book: Book, heard: Heard, before: Judged, worth: int) ->
         book.give_back(heard.order_id, -more - short, short, shares)
         before.shortfall -= short
     before.reclaimed += more
-    for entry_id, points, back in work.spent.get((before.account_id, heard.order_id), ()):
-        due = points - kept(points) - back
-        if due > 0:
-            book.restore(entry_id, due, work.shares.get(entry_id, {}), order_id=heard.order_id)
+
+
+def _give_back(work: Work, program: Program, heard: Heard) -> None:
+    """Gives back what anybody spent on the order, as far as it came back."""
+    for account_id, spent in work.spent.get(heard.order_id, {}).items():
+        if account_id not in work.books or work.owners[account_id][0] != program.program_id:
+            continue
+        for entry_id, points, back in spent:
+            due = points - _kept(heard, points) - back
+            if due > 0:
+                shares = work.shares.get(entry_id, {})
+                work.books[account_id].restore(entry_id, due, shares, order_id=heard.order_id)
 
 
 def _context(work: Work, program: Program, heard: Heard, account_id: UUID) -> Context:
-    day = heard.local_day
-    given = work.given.get(account_id, {})
     return Context(
         **tier_said(work, program, account_id),
         segment_ids=work.segments.get((heard.business_id, heard.customer_id), frozenset()),
         number=work.numbers.get(account_id, 0) + 1,
-        given_day={rule: days[day] for rule, days in given.items() if day in days},
-        given_month={
-            rule: total
-            for rule, days in given.items()
-            if (
-                total := sum(
-                    points for on, points in days.items() if (on.year, on.month) == (day.year, day.month)
-                )
-            )
-        },
+        **_given(work, program, heard, account_id),
         refused=queries.refusal(work.members[heard.business_id, heard.customer_id], program),
     )
+
+
+def _given(work: Work, program: Program, heard: Heard, account_id: UUID) -> dict[str, Any]:
+    """What rules gave the member on the order's day and in its month, but for the order itself."""
+    day, own = heard.local_day, work.awarded.get((program.program_id, _source(heard)), {})
+    on_day: dict[str, int] = {}
+    in_month: dict[str, int] = {}
+    for rule, days in work.given.get(account_id, {}).items():
+        mine = own.get(UUID(rule), 0)
+        on_day[rule] = days.get(day, 0) - mine
+        in_month[rule] = -mine + sum(
+            points for on, points in days.items() if (on.year, on.month) == (day.year, day.month)
+        )
+    return {
+        "given_day": {rule: points for rule, points in on_day.items() if points > 0},
+        "given_month": {rule: points for rule, points in in_month.items() if points > 0},
+    }
+
+
+def _source(heard: Heard) -> str:
+    return f"order:{heard.order_id}"
 
 
 # ---------------------------------------------------------------------- stored forms
@@ -442,10 +341,3 @@ def _stored(context: Context) -> dict[str, Any]:
         "refused": context.refused,
     }
     return {name: value for name, value in plain.items() if value != getattr(Context(), name)}
-
-
-def _context_of(stored: Mapping[str, Any]) -> Context:
-    values = dict(stored)
-    if "segment_ids" in values:
-        values["segment_ids"] = frozenset(values["segment_ids"])
-    return Context(**values)

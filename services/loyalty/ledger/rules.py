@@ -232,14 +232,24 @@ class Book:
         self._active()
         return entry
 
-    def redeem(self, points: int, *, order_id: UUID | None = None, entry_id: UUID | None = None) -> Entry:
+    def redeem(
+        self,
+        points: int,
+        *,
+        order_id: UUID | None = None,
+        entry_id: UUID | None = None,
+        source: str = "",
+        reasons: Sequence[Mapping[str, Any]] = (),
+    ) -> Entry:
         """Spends points, those that lapse first before others. Raises InsufficientPoints."""
         self._can_spend(points)
         entry_id = entry_id or self.new_id()
         for lot, taken in self._draw(points):
             self._move(entry_id, lot, -taken)
         self.account.redeemed += points
-        entry = self._enter(REDEEM, entry_id, -points, -points, 0, order_id=order_id)
+        entry = self._enter(
+            REDEEM, entry_id, -points, -points, 0, order_id=order_id, source=source, reasons=reasons
+        )
         self._active()
         return entry
 

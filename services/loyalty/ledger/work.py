@@ -20,7 +20,7 @@ from services.loyalty.ledger import reading, writing
 from services.loyalty.ledger.rules import Book
 from services.loyalty.ledger.writing import Member, Owned
 from services.loyalty.programs.queries import Program, RuleBook
-from services.loyalty.programs.rules import Award, Context
+from services.loyalty.programs.rules import Award, Context, Purchase
 from services.loyalty.segments.queries import Segments, segments_of
 from services.loyalty.tiers import actions as tiers
 from services.loyalty.tiers import queries as tiers_queries
@@ -58,6 +58,21 @@ _AWARDS = Query(
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """An order as an event told it; `completed_at` is None of one that was cancelled before it was completed."""
+
+    order_id: UUID
+    business_id: UUID
+    customer_id: UUID
+    version: int
+    cancelled: bool
+    completed_at: datetime | None
+    local_day: date
+    refunded_minor: int
+    purchase: Purchase
+
+
 @dataclass(slots=True, kw_only=True)
 class Judged:
     """What an order did to an account so far."""
@@ -73,7 +88,10 @@ class Judged:
 
 @dataclass(slots=True)
 class Work:
-    """All that a batch of orders is worked in with; one for a transaction."""
+    """All that a batch of orders is worked in with; one for a transaction.
+
+    `awarded` is what rules gave for a source (program, source): points by rule. `owners` has whose each account is.
+    """
 
     programs: dict[UUID, Program]
     rules: dict[UUID, RuleBook]
@@ -84,7 +102,7 @@ class Work:
     numbers: dict[UUID, int]
     given: dict[UUID, dict[str, dict[date, int]]]
     reclaims: dict[tuple[UUID, UUID], dict[UUID, int]]
-    spent: dict[tuple[UUID, UUID], list[tuple[UUID, int, int]]]
+    spent: dict[UUID, dict[UUID, list[tuple[UUID, int, int]]]]
     shares: dict[UUID, dict[UUID, int]]
     ladders: dict[UUID, Ladder] = field(default_factory=dict)
     standings: dict[UUID, Standing] = field(default_factory=dict)
@@ -96,7 +114,12 @@ class Work:
     changed_stamps: dict[tuple[UUID, UUID], tuple[UUID, int]] = field(default_factory=dict)
     card_facts: list[Fact] = field(default_factory=list)
     judged_rows: list[dict[str, Any]] = field(default_factory=list)
+    awarded: dict[tuple[UUID, str], dict[UUID, int]] = field(default_factory=dict)
     award_rows: dict[tuple[UUID, str, UUID], dict[str, Any]] = field(default_factory=dict)
+    owners: dict[UUID, Member] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.owners = {account_id: member for member, account_id in self.accounts.items()}
 
 
 async def known_members(tx: Tx, members: set[tuple[UUID, UUID]]) -> Members:
@@ -153,7 +176,7 @@ async def look_at_tiers(tx: Tx, work: Work, order_ids: Sequence[UUID] = ()) -> N
 
 async def look_at_segments(tx: Tx, work: Work) -> None:
     """In which segments the members are, if a rule asks."""
-    if any(rule.conditions.segment_ids for each in work.rules.values() for rule in each.now):
+    if any(rule.conditions.segment_ids for each in work.rules.values() for rule in each.ever):
         work.segments = await segments_of(tx, {customer_id for _, customer_id in work.members})
 
 
@@ -173,7 +196,8 @@ def tier_of(work: Work, program: Program, account_id: UUID) -> Tier:
 def note_awards(
     work: Work, program: Program, account_id: UUID, source: str, day: date, given: Sequence[Award]
 ) -> None:
-    """Notes what rules gave for a source, and counts it towards their limits."""
+    """Notes what rules gave for a source, all in all, and counts what is new of it towards their limits."""
+    known = work.awarded.setdefault((program.program_id, source), {})
     for award in given:
         rule_id = award.rule_id or NO_RULE
         work.award_rows[program.program_id, source, rule_id] = {
@@ -186,14 +210,14 @@ def note_awards(
             "points": award.points,
         }
         days = work.given.setdefault(account_id, {}).setdefault(str(rule_id), {})
-        days[day] = days.get(day, 0) + award.points
+        days[day] = days.get(day, 0) + award.points - known.get(rule_id, 0)
+        known[rule_id] = award.points
 
 
 async def save(tx: Tx, work: Work) -> None:
     """Writes what the batch changed, and judges the members' tiers. Emits what happened to points and cards."""
-    whose = {account_id: member for member, account_id in work.accounts.items()}
     owned = [
-        Owned(book, work.programs[whose[account_id][0]], whose[account_id][1])
+        Owned(book, work.programs[work.owners[account_id][0]], work.owners[account_id][1])
         for account_id, book in work.books.items()
     ]
     also: list[Step] = []

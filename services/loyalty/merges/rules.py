@@ -72,10 +72,11 @@ def unmerge(source: Book, target: Book, moved: Moved, spent: Mapping[UUID, int])
             need += others
             twin.held, lot.held = others, lot.held + own
             giver.held, taker.held = giver.held - own, taker.held + own
-            lot.pending, lot.available_at, lot.expires_at = twin.pending, twin.available_at, twin.expires_at
+            still, lot.available_at, lot.expires_at = twin.pending, twin.available_at, twin.expires_at
             if back:
                 target._move(given_id, twin, -back)
                 source._move(taken_id, lot, back)
+                lot.pending = still
             source._touch(lot)
             balance += 0 if lot.pending else back
             pending += back if lot.pending else 0

@@ -114,7 +114,8 @@ _OF_BUSINESSES = Query(
 _RULES = Query(
     text("""
     select r.* from earning_rules r
-    where r.tenant_id = :tenant and r.program_id = any(:programs) and r.holds_until is null
+    where r.tenant_id = :tenant and r.program_id = any(:programs)
+      and (r.holds_until is null or r.holds_until > :now)
 """)
 )
 
@@ -125,8 +126,8 @@ def asked_of_businesses(tx: Tx, business_ids: Collection[UUID]) -> Step:
 
 
 def asked_rules(tx: Tx, program_ids: Collection[UUID]) -> Step:
-    """What gives the versions of programs' rules that hold now."""
-    return _RULES, {"tenant": tx.tenant_id, "programs": arrays.uuids(list(program_ids))}
+    """What gives the versions of programs' rules that hold now; also one that was replaced since `tx.now`."""
+    return _RULES, {"tenant": tx.tenant_id, "programs": arrays.uuids(list(program_ids)), "now": tx.now}
 
 
 async def all_of_tenant(tx: Tx) -> list[Program]:
@@ -172,13 +173,14 @@ async def rule_rows(tx: Tx, program_id: UUID, since: datetime | None = None) -> 
 
 
 class RuleBook:
-    """The rules of a program, now and as they were."""
+    """The rules of a program, now and as they were. `ever` are all versions that are known."""
 
     def __init__(self, rows: Sequence[Any]) -> None:
         self._versions = [
             (row.holds_from, row.holds_until, rules.rule_of(row.rule_id, row.definition)) for row in rows
         ]
         self.now = [rule for _, until, rule in self._versions if until is None]
+        self.ever = [rule for _, _, rule in self._versions]
 
     def at(self, instant: datetime) -> list[Rule]:
         """Those that held at an instant."""

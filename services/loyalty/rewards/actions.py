@@ -205,7 +205,16 @@ async def redeem_reward(
     if row.stock is not None:
         await tx.execute(update(rewards).where(*_this(tx, reward_id)).values(taken=_r.taken + 1))
     entry_id = new_id()
-    await ledger.redeem_points(tx, program, customer_id, entry_id, row.cost_points, None)
+    name = row.definition.get("name", "")
+    await ledger.redeem_points(
+        tx,
+        program,
+        customer_id,
+        entry_id,
+        row.cost_points,
+        source=f"reward:{redemption_id}",
+        reasons=[{"rule_id": "", "name": name, "points": -row.cost_points, "explanation": "for this reward"}],
+    )
     account_id = await ledger_queries.account_id(tx, program.program_id, customer_id)
     assert account_id is not None  # it has just spent something
     # Only now is the account locked: somebody may have redeemed for the same member in between.
