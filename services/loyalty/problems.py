@@ -170,6 +170,13 @@ class ImportUndone(_Refused):
     message = "The import is taken back: no more of its rows are taken."
 
 
+class OrderCancelled(_Refused):
+    """What is spent on a cancelled order would be lost. Metadata: order_id."""
+
+    reason = "ORDER_CANCELLED"
+    message = "The order was cancelled: no points can be spent on it."
+
+
 class NotReversible(_Refused):
     """Only redemptions are taken back."""
 

@@ -15,6 +15,7 @@ from libs.ids import new_id
 from services.loyalty.ledger import actions as ledger
 from services.loyalty.ledger.rules import EARN
 from services.loyalty.ledger.tables import accounts, entries
+from services.loyalty.problems import OrderCancelled
 from services.loyalty.programs import actions as programs
 from services.loyalty.programs import queries as programs_queries
 from tests.loyalty.test_disorder import HANDLER_OF, State
@@ -111,9 +112,26 @@ async def test_what_was_spent_on_an_order_that_is_cancelled_comes_back(stack: St
     never.message.order.ClearField("completed_at")
     for events in ([at_once, cancelled], [never]):
         order_id = events[0].aggregate_id
+        held = new_id()
+        await house.do(
+            lambda tx, program, order_id=order_id, held=held: ledger.hold_points(
+                tx, program, house.customers[0], held, 10, 900, order_id
+            )
+        )
         await house.spend(60, order_id)
         await house.hear(events)
         assert await house.balances() == ([100, 0], [])
+        with pytest.raises(OrderCancelled):
+            await house.spend(1, order_id)
+        with pytest.raises(OrderCancelled):
+            await house.do(
+                lambda tx, program, held=held: ledger.capture_hold(
+                    tx, program, house.customers[0], held, 10, None
+                )
+            )
+        await house.do(
+            lambda tx, program, held=held: ledger.release_hold(tx, program, house.customers[0], held)
+        )
     await house.hear([house.naming(0, event) for event in house.order(0, [GONE])])
     assert await house.balances() == ([100, 0], [])
 

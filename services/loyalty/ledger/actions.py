@@ -50,10 +50,12 @@ async def redeem_points(
 ) -> None:
     """Spends points; what the member lacks comes from the household. Emits PointsTransferred, PointsRedeemed.
 
-    `source` and `reasons` say what they bought. Raises MembershipNotFound, MembershipFrozen, InsufficientPoints.
+    `source` and `reasons` say what they bought. Raises MembershipNotFound, MembershipFrozen, InsufficientPoints,
+    OrderCancelled.
     """
     await queries.free_member(tx, program, customer_id)
     together = await pooling.with_household(tx, program, customer_id)
+    await queries.spendable_on(tx, order_id)
     together.draw(points)
     together.mine.book.redeem(points, order_id=order_id, entry_id=entry_id, source=source, reasons=reasons)
     await writing.save(tx, together.all, actor=_actor(tx))
@@ -101,10 +103,11 @@ async def hold_points(
 ) -> None:
     """Sets points aside; what the member lacks comes from the household. Emits PointsTransferred.
 
-    Raises MembershipNotFound, MembershipFrozen, InsufficientPoints.
+    Raises MembershipNotFound, MembershipFrozen, InsufficientPoints, OrderCancelled.
     """
     await queries.free_member(tx, program, customer_id)
     together = await pooling.with_household(tx, program, customer_id)
+    await queries.spendable_on(tx, order_id)
     together.draw(points)
     ttl = timedelta(seconds=ttl_seconds or program.settings.hold_seconds)
     together.mine.book.hold(points, expires_at=tx.now + ttl, order_id=order_id, hold_id=hold_id)
@@ -116,7 +119,7 @@ async def capture_hold(
 ) -> None:
     """Spends a hold, or a part of it; the rest of what was others' goes back. Emits PointsRedeemed, PointsTransferred.
 
-    Raises HoldNotOpen, MembershipFrozen.
+    Raises HoldNotOpen, MembershipFrozen, OrderCancelled.
     """
     await queries.free_member(tx, program, customer_id)
     together = await pooling.with_givers(tx, program, customer_id)
@@ -127,6 +130,7 @@ async def capture_hold(
         if row.state == rules.CAPTURED:
             return
         hold = reading.hold_of(row)
+    await queries.spendable_on(tx, order_id or hold.order_id)
     book.capture(hold, points or hold.points, order_id=order_id)
     together.give_back()
     await writing.save(tx, together.all, actor=_actor(tx))

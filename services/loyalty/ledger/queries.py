@@ -23,11 +23,13 @@ from services.loyalty.ledger.tables import (
     holds,
     judged_orders,
     lots,
+    orders,
 )
 from services.loyalty.problems import (
     HoldNotFound,
     MembershipFrozen,
     MembershipNotFound,
+    OrderCancelled,
     ProgramInactive,
     TransactionNotFound,
 )
@@ -41,6 +43,7 @@ SEALED = Column("entries", "sealed")
 
 _a, _e, _l, _h, _hl = accounts.c, entries.c, lots.c, holds.c, hold_lots.c
 _al, _m, _j, _w, _k = allocations.c, memberships.c, judged_orders.c, awards.c, subject_keys.c
+_o = orders.c
 
 
 _MEMBER = Query(
@@ -101,6 +104,17 @@ async def free_member(tx: Tx, program: Program, customer_id: UUID) -> None:
         raise MembershipFrozen
     if not program.active:
         raise ProgramInactive
+
+
+async def spendable_on(tx: Tx, order_id: UUID | None) -> None:
+    """Raises OrderCancelled for an order that is known as cancelled.
+
+    Asked under the account's lock: a cancellation that comes later finds what is spent.
+    """
+    if order_id is not None:
+        wanted = select(_o.cancelled).where(_o.tenant_id == tx.tenant_id, _o.order_id == order_id)
+        if await tx.scalar(wanted):
+            raise OrderCancelled(order_id=order_id)
 
 
 async def account_id(tx: Tx, program_id: UUID, customer_id: UUID) -> UUID | None:
