@@ -3,6 +3,7 @@
 from typing import Any
 
 import httpx
+from sqlalchemy import text
 
 from libs.clock import now
 from libs.db import Tx
@@ -76,12 +77,17 @@ async def test_tiers_tell_who_stands_where_and_who_rose(shop: Shop) -> None:
     await buy(shop, member, 90_000, placed_at=stamp(now()))
     await has(shop, member, 900)
     await give(shop, other, 5)
+    gone, _ = await join(shop), await join(shop)
+    await give(shop, gone, 7)
+    left = text("update memberships set present = false where customer_id = :gone")
+    await in_ledger(shop, lambda tx: tx.execute(left, {"gone": gone}))
     found = await report(shop, "tiers")
     assert {row.tier: (row.members, row.upgrades) for row in found.rows if row.members} == {
-        "BRONZE": (1, 0),
+        "BRONZE": (2, 0),
         "SILVER": (1, 1),
     }
-    assert (found.total.members, found.upgrade_percent) == (2, 50.0)
+    assert (found.total.members, found.upgrade_percent) == (3, 33.33)
+    assert found.total.points.outstanding_points == 912
     assert [row.upgrade_percent for row in found.rows][:2] == [0.0, 100.0]
 
 

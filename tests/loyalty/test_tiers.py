@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from functools import partial
 from typing import Any
 
 import grpc
@@ -63,6 +64,10 @@ async def member_of(shop: Shop, customer_id: str) -> Membership:
     loyalty = shop.calls(LoyaltyServiceStub)
     found: Membership = await loyalty.GetMembership(GetMembershipRequest(customer_id=customer_id))
     return found
+
+
+async def is_frozen(shop: Shop, customer_id: str) -> bool:
+    return (await member_of(shop, customer_id)).status == MEMBERSHIP_STATUS_FROZEN
 
 
 async def stands(shop: Shop, customer_id: str, tier: str) -> pb.TierStanding:
@@ -159,13 +164,19 @@ async def test_new_tiers_are_previewed_and_move_everybody(shop: Shop) -> None:
         await buy(shop, member, minor)
         await has(shop, member, minor // 100)
     await asyncio.gather(*(stands(shop, each, "SILVER") for each in members[1:]))
+    await join(shop)  # nothing happened to their points
+    gone = await join(shop)
+    await buy(shop, gone, 50_000)
+    await stands(shop, gone, "SILVER")
+    await shop.customers.DeleteCustomer(DeleteCustomerRequest(id=gone))
+    await until(partial(is_frozen, shop, gone))
     then = ladder(("BASE", 0), ("SILVER", 300))
     preview = await tiers(shop).PreviewTierConfiguration(
         pb.PreviewTierConfigurationRequest(configuration=then)
     )
-    assert preview.members == 3
+    assert preview.members == 4
     assert [(move.from_tier, move.to_tier, move.members) for move in preview.moves] == [
-        ("BRONZE", "BASE", 1),
+        ("BRONZE", "BASE", 2),
         ("SILVER", "BASE", 1),
         ("SILVER", "SILVER", 1),
     ]
@@ -183,16 +194,16 @@ async def test_new_tiers_are_previewed_and_move_everybody(shop: Shop) -> None:
 
 
 async def _previews_of_visits_and_points(shop: Shop) -> None:
-    """Of three with a visit each, and 50, 200 and 500 points."""
+    """Of three with a visit each, and 50, 200 and 500 points, and one with nothing."""
     steps = [
         pb.Tier(name="A"),
         pb.Tier(name="B", visits=1, points=100),
         pb.Tier(name="C", visits=2, points=400),
     ]
     for match, count, wanted in (
-        (pb.TIER_MATCH_ALL, 3, {"A": 1, "B": 2}),
-        (pb.TIER_MATCH_ANY, 3, {"B": 2, "C": 1}),
-        (pb.TIER_MATCH_ANY, 1, {"A": 3}),
+        (pb.TIER_MATCH_ALL, 3, {"A": 2, "B": 2}),
+        (pb.TIER_MATCH_ANY, 3, {"A": 1, "B": 2, "C": 1}),
+        (pb.TIER_MATCH_ANY, 1, {"A": 4}),
     ):
         then = pb.TierConfiguration(period=pb.TIER_PERIOD_LIFETIME, match=match, tiers=steps[:count])
         request = pb.PreviewTierConfigurationRequest(configuration=then)
@@ -329,11 +340,7 @@ async def test_an_override_ends_by_itself(shop: Shop) -> None:
     over.customer_id = gone
     await tiers(shop).SetTierOverride(over)
     await shop.customers.DeleteCustomer(DeleteCustomerRequest(id=gone))
-
-    async def frozen() -> bool:
-        return (await member_of(shop, gone)).status == MEMBERSHIP_STATUS_FROZEN
-
-    await until(frozen)
+    await until(partial(is_frozen, shop, gone))
     await in_ledger(
         shop,
         lambda tx: tx.execute(
@@ -347,6 +354,31 @@ async def test_an_override_ends_by_itself(shop: Shop) -> None:
     assert [each[1] for each in await history(shop, member)] == ["SILVER", "GOLD", "GOLD"]
     await judge_due(shop.tenant.stack.runtimes["loyalty"])
     assert len(await history(shop, gone)) == 1
+
+
+async def test_points_count_in_the_period_of_their_order(shop: Shop) -> None:
+    steps = [pb.Tier(name="BRONZE"), pb.Tier(name="SILVER", points=300)]
+    await configure(shop, pb.TierConfiguration(period=pb.TIER_PERIOD_YEARLY, tiers=steps))
+    member, now = await join(shop), clock.now()
+    last_year = now.replace(year=now.year - 1, day=1)
+    await buy(shop, member, 20_000, external_id="old", placed_at=stamp(last_year))
+    await buy(shop, member, 15_000, external_id="new", placed_at=stamp(now))
+    await has(shop, member, 350)
+    standing = await stands(shop, member, "BRONZE")
+    assert (standing.points, standing.spending_minor) == (150, 15_000)
+    await record(shop, refund("old", 20_000))
+    await has(shop, member, 150)
+    standing = await stands(shop, member, "BRONZE")
+    assert (standing.points, standing.spending_minor) == (150, 15_000)
+    await record(shop, refund("new", 5_000))
+    await has(shop, member, 100)
+    assert (await member_of(shop, member)).tier.points == 100
+    then = pb.TierConfiguration(tiers=[pb.Tier(name="BRONZE"), pb.Tier(name="SILVER", points=101)])
+    request = pb.PreviewTierConfigurationRequest(configuration=then)
+    assert [each.to_tier for each in (await tiers(shop).PreviewTierConfiguration(request)).moves] == [
+        "BRONZE"
+    ]
+    assert await faults(shop) == []
 
 
 async def test_many_orders_at_once_lift_a_member_once(shop: Shop) -> None:

@@ -6,6 +6,7 @@ what returns take back of that, and what comes back of points that were spent on
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -120,7 +121,7 @@ def _work_in(tx: Tx, work: Work, program: Program, heard: Heard) -> None:
     worth, awards = _judge(work, program, heard, before, of_then)
     if worth > before.given:
         _earn(work, program, heard, before, awards, of_then)
-    _take_back(work, heard, before, worth)
+    _take_back(work, program, heard, before, worth)
     for rule in of_then:
         if rule.kind == earning.STAMP_CARD:
             _stamp(work, program, heard, before, rule, whole)
@@ -184,6 +185,7 @@ def _earn(
         available_at=max(earning.available_at(settings, at), book.now) if settings.pending_days else book.now,
         expires_at=earning.expires_at(settings, at, program.zone),
         order_id=heard.order_id,
+        counted_at=_counted_at(program, heard),
         reasons=reasons(award for award in (*more, *gone) if award.points),
     )
     before.given += points
@@ -222,6 +224,7 @@ def _stamp(work: Work, program: Program, heard: Heard, before: Judged, rule: Rul
                 available_at=book.now,
                 expires_at=earning.expires_at(program.settings, book.now, program.zone),
                 source=source,
+                counted_at=_counted_at(program, heard),
                 reasons=reasons([award]),
             )
             own = f"{source}:{before.account_id}"
@@ -241,16 +244,21 @@ def _kept(heard: Heard, points: int) -> int:
     return rules.kept(points, heard.purchase.total_minor, heard.refunded_minor, cancelled=heard.cancelled)
 
 
-def _take_back(work: Work, heard: Heard, before: Judged, worth: int) -> None:
+def _counted_at(program: Program, heard: Heard) -> datetime:
+    """When points of an order count for tiers: with what was spent on it, however late they come or go back."""
+    return earning.beginning(heard.local_day, program.zone)
+
+
+def _take_back(work: Work, program: Program, heard: Heard, before: Judged, worth: int) -> None:
     """Takes back what the order gave and is not worth, or gives it again after a return that was told too large."""
-    book = work.books[before.account_id]
+    book, counted_at = work.books[before.account_id], _counted_at(program, heard)
     more = before.given - _kept(heard, worth) - before.reclaimed
     if more > 0:
-        before.shortfall += book.reclaim(heard.order_id, more).shortfall
+        before.shortfall += book.reclaim(heard.order_id, more, counted_at=counted_at).shortfall
     elif more < 0:
         short = min(-more, before.shortfall)
         shares = work.reclaims.get((before.account_id, heard.order_id), {})
-        book.give_back(heard.order_id, -more - short, short, shares)
+        book.give_back(heard.order_id, -more - short, short, shares, counted_at=counted_at)
         before.shortfall -= short
     before.reclaimed += more
 

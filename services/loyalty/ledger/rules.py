@@ -94,7 +94,8 @@ class Hold:
 class Entry:
     """A line of the ledger. Of `points`, what changed the balance and what the pending points.
 
-    `lifetime_points` are what it adds to the lifetime points beyond those that it gives.
+    `lifetime_points` are what it adds to the lifetime points beyond those that it gives; `counted_at` is when it counts
+    for tiers, if not when it took effect.
     """
 
     entry_id: UUID
@@ -116,6 +117,7 @@ class Entry:
     expires_at: datetime | None = None
     shortfall: int = 0
     lifetime_points: int = 0
+    counted_at: datetime | None = None
     reasons: Sequence[Mapping[str, Any]] = ()
 
 
@@ -201,6 +203,7 @@ class Book:
         expires_at: datetime | None,
         order_id: UUID | None = None,
         source: str = "",
+        counted_at: datetime | None = None,
         reasons: Sequence[Mapping[str, Any]] = (),
     ) -> Entry:
         """Gives points, pending until `available_at`."""
@@ -223,6 +226,7 @@ class Book:
             points if pending else 0,
             order_id=order_id,
             source=source,
+            counted_at=counted_at,
             reasons=reasons,
             available_at=available_at if pending else None,
             expires_at=expires_at,
@@ -335,7 +339,13 @@ class Book:
             self._close(hold, RELEASED)
 
     def reclaim(
-        self, order_id: UUID | None, points: int, *, lots: AbstractSet[UUID] = frozenset(), source: str = ""
+        self,
+        order_id: UUID | None,
+        points: int,
+        *,
+        lots: AbstractSet[UUID] = frozenset(),
+        source: str = "",
+        counted_at: datetime | None = None,
     ) -> Entry:
         """Takes points back that an order gave: from its own lots first, then as far as the program allows.
 
@@ -376,9 +386,18 @@ class Book:
             order_id=order_id,
             source=source,
             shortfall=short,
+            counted_at=counted_at,
         )
 
-    def give_back(self, order_id: UUID, points: int, short: int, shares: Mapping[UUID, int]) -> Entry | None:
+    def give_back(
+        self,
+        order_id: UUID,
+        points: int,
+        short: int,
+        shares: Mapping[UUID, int],
+        *,
+        counted_at: datetime | None = None,
+    ) -> Entry | None:
         """Undoes reclaiming: a return that was told too large. `short` of it had not been taken in the end.
 
         `shares` are what reclaiming for this order took from lots and has not given back. None if there is
@@ -387,7 +406,7 @@ class Book:
         self.account.shortfall -= short
         if not (points or short):
             return None
-        return self._restore(points, shares, order_id=order_id, shortfall=-short)
+        return self._restore(points, shares, order_id=order_id, shortfall=-short, counted_at=counted_at)
 
     def restore(
         self,
@@ -564,6 +583,7 @@ class Book:
         reverses_id: UUID | None = None,
         shortfall: int = 0,
         entry_id: UUID | None = None,
+        counted_at: datetime | None = None,
     ) -> Entry:
         """Points that return to lots; what the lots cannot take back pays debts, or is a lot of its own."""
         entry_id, left, to_pending = entry_id or self.new_id(), points, 0
@@ -609,6 +629,7 @@ class Book:
             order_id=order_id,
             reverses_id=reverses_id,
             shortfall=shortfall,
+            counted_at=counted_at,
         )
         for lot, put in returned:
             if not lot.pending:

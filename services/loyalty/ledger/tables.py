@@ -50,6 +50,7 @@ entries = Table(
     Column("actor", Text, nullable=False),
     Column("sealed", LargeBinary),
     *_points("lifetime_points"),
+    *_instants("counted", nullable=True),
 )
 
 lots = Table(

@@ -421,7 +421,8 @@ def _take_back(row: Row[Any], owned: Mapping[UUID, Owned], lots: set[UUID]) -> N
         whose = owned.get(getattr(row, f"{side}_id"))
         if whose is not None and getattr(row, f"{side}_entry_id") is not None:
             source = f"referral:{row.referral_id}"
-            whose.book.reclaim(None, getattr(row, f"{side}_points"), lots=lots, source=source)
+            points = getattr(row, f"{side}_points")
+            whose.book.reclaim(None, points, lots=lots, source=source, counted_at=row.rewarded_at)
 
 
 # ---------------------------------------------------------------------- inside

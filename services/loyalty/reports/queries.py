@@ -56,11 +56,17 @@ _POINTS = text("""
     bindparam("hint", type_=DateTime(timezone=True)),
 )
 
-# Members and what they have, by tier.
+# Present members with an account, by tier, and what all accounts have.
 _TIERS = text("""
-    select coalesce(s.tier, '') as tier, count(*) as members, sum(a.balance + a.pending) as points
+    with gone as (
+        select m.customer_id from memberships m
+        where m.tenant_id = :tenant and m.business_id = :business and (m.deleted or not m.present)
+    )
+    select coalesce(s.tier, '') as tier, count(*) filter (where g.customer_id is null) as members,
+           sum(a.balance + a.pending) as points
     from accounts a
     left join standings s on s.tenant_id = :tenant and s.program_id = :program and s.account_id = a.account_id
+    left join gone g on g.customer_id = a.customer_id
     where a.tenant_id = :tenant and a.program_id = :program and a.merged_into is null
     group by 1
 """)
@@ -99,9 +105,10 @@ async def points(tx: Tx, program: Program, first: date, last: date, unit: str) -
 
 
 async def tiers(tx: Tx, program: Program) -> list[Row[Any]]:
-    """Members with an account and their points, by tier; "" for those who never rose."""
+    """Present members with an account, and the points of all, by tier; "" for those who never rose."""
     await tx.execute(_IN_MASS)
-    return list((await tx.execute(_TIERS, {"tenant": tx.tenant_id, "program": program.program_id})).all())
+    where = {"tenant": tx.tenant_id, "business": program.business_id, "program": program.program_id}
+    return list((await tx.execute(_TIERS, where)).all())
 
 
 async def moves(tx: Tx, program: Program, first: date, last: date) -> list[Row[Any]]:

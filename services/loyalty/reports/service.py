@@ -151,6 +151,8 @@ async def _tiers(tx: Tx, program: Program, of: Ladder, first: date, last: date, 
         row = rows[of.tier(found.tier).name]
         row.members += found.members
         row.points.outstanding_points += int(found.points)
+    there = await tiers.count_members(tx, program.business_id)
+    rows[of.tiers[0].name].members += max(there - sum(row.members for row in rows.values()), 0)
     rose = 0
     for move in await queries.moves(tx, program, first, last + timedelta(days=1)):
         up = of.rank(move.to_tier) > of.rank(move.from_tier)

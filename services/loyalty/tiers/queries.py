@@ -1,7 +1,7 @@
 """Reads about tiers: ladders, standings, what counts of members, and what other tiers would change."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -28,7 +28,8 @@ _o = tier_bulks.c
 
 # Account after account, by key: `lateral` and `limit` leave the planner no other order on tables that were never
 # analysed. What counts of accounts since `start`, and between `last_start` and `start`; null: since ever, and nothing.
-# Orders of `but` are left out.
+# Orders of `but` are left out. What is told late counts earlier than it took effect, and never later: so the index of
+# that narrows down what counts.
 _FACTS = Query(
     text("""
     select a.account_id, bought.*, given.*
@@ -49,16 +50,17 @@ _FACTS = Query(
           and o.order_id <> all(:but)
     ) bought
     cross join lateral (
-        select coalesce(sum(e.points) filter (where :begin is null or e.effective_at >= :begin), 0) as points_now,
-               coalesce(sum(e.points) filter (where e.effective_at < :begin), 0) as points_before
+        select coalesce(sum(e.points) filter (where :begin is null or e.at >= :begin), 0) as points_now,
+               coalesce(sum(e.points) filter (where e.at < :begin), 0) as points_before
         from (
             select case when e.kind in (1, 5) and e.reverses_id is null then e.points else 0 end
-                   + e.lifetime_points as points, e.effective_at
+                   + e.lifetime_points as points, coalesce(e.counted_at, e.effective_at) as at
             from entries e
             where e.tenant_id = :tenant and e.account_id = a.account_id
               and (e.kind = 1 or (e.kind = 5 and e.reverses_id is null) or e.lifetime_points <> 0)
               and (:last_begin is null or e.effective_at >= :last_begin)
         ) e
+        where :last_begin is null or e.at >= :last_begin
     ) given
 """).bindparams(
         bindparam("accounts", type_=ARRAY(Uuid)),
@@ -104,11 +106,20 @@ _ACCOUNTS_AFTER = text("""
     order by a.account_id limit :limit
 """)
 
+_COUNT_MEMBERS = text("""
+    select count(*) from memberships m
+    where m.tenant_id = :tenant and m.business_id = :business and m.present and not m.deleted
+      and m.joined_at is not null and m.merged_into is null
+""")
+
 # All members of a program by the tier that they have and what counts of them; one pass over orders and entries.
 # `days` are orders, or the days of each customer where visits count; `rank` is `_rank`'s, `here` `_here`'s. Sums
 # of bigint would be numeric, which cost three times as much; doubles are exact up to 2^53 of the smallest coin.
 _PREVIEW = """
-    with days as ({days}), bought as (
+    with gone as (
+        select m.customer_id from memberships m
+        where m.tenant_id = :tenant and m.business_id = :business and (m.deleted or not m.present)
+    ), days as ({days}), bought as (
         select o.customer_id,
                sum(o.net) filter (where :start is null or o.local_day >= :start) as spending_now,
                count(*) filter (where :start is null or o.local_day >= :start) as visits_now,
@@ -118,16 +129,17 @@ _PREVIEW = """
         group by 1
     ), given as (
         select e.account_id,
-               sum(e.points) filter (where :begin is null or e.effective_at >= :begin) as points_now,
-               sum(e.points) filter (where e.effective_at < :begin) as points_before
+               sum(e.points) filter (where :begin is null or e.at >= :begin) as points_now,
+               sum(e.points) filter (where e.at < :begin) as points_before
         from (
             select e.account_id, cast(case when e.kind in (1, 5) and e.reverses_id is null then e.points else 0 end
-                   + e.lifetime_points as double precision) as points, e.effective_at
+                   + e.lifetime_points as double precision) as points, coalesce(e.counted_at, e.effective_at) as at
             from entries e
             where :points and e.tenant_id = :tenant and e.business_id = :business
               and (e.kind = 1 or (e.kind = 5 and e.reverses_id is null) or e.lifetime_points <> 0)
               and (:last_begin is null or e.effective_at >= :last_begin)
         ) e
+        where :last_begin is null or e.at >= :last_begin
         group by 1
     ), judged as (
         select a.customer_id, coalesce(s.tier, '') as tier, s.overridden and (s.override_until is null
@@ -140,6 +152,7 @@ _PREVIEW = """
         left join bought b on b.customer_id = a.customer_id
         left join given g on g.account_id = a.account_id
         where a.tenant_id = :tenant and a.program_id = :program and a.merged_into is null
+          and not exists (select from gone x where x.customer_id = a.customer_id)
     ), ranked as (
         select j.customer_id, j.tier, case when j.overridden then -1
                when j.spared and {rank} < {here} then -1 else {rank} end as rank
@@ -251,11 +264,21 @@ async def facts(
     return facts_in((await tx.together(asked_facts(tx, program, of, account_ids, now)))[0])
 
 
-async def preview(tx: Tx, program: Program, of: Ladder) -> list[Row[Any]]:
-    """All accounts of a program: rows (tier, rank, members, sample).
+@dataclass(frozen=True, slots=True)
+class Move:
+    """How many members would go from a tier ("": the lowest) to the one of this rank, and some of them.
 
     Rank -1: they stay where they are, by an override or in their grace.
     """
+
+    tier: str
+    rank: int
+    members: int
+    sample: Sequence[UUID]
+
+
+async def preview(tx: Tx, program: Program, of: Ladder) -> list[Move]:
+    """All present members of a program; those who have no account yet are in no sample."""
     above = of.tiers[1:]
     visits = any(tier.visits for tier in above)
     where: dict[str, Any] = {
@@ -270,7 +293,19 @@ async def preview(tx: Tx, program: Program, of: Ladder) -> list[Row[Any]]:
     }
     await tx.execute(_IN_MASS)
     statement = _PREVIEW.format(days=_ORDER_DAYS if visits else _ORDERS, rank=_rank(of), here=_here(of))
-    return list((await tx.execute(text(statement).bindparams(*_WINDOWS), where)).all())
+    rows = (await tx.execute(text(statement).bindparams(*_WINDOWS), where)).all()
+    found = {(row.tier, row.rank): Move(row.tier, row.rank, row.members, row.sample) for row in rows}
+    others = await count_members(tx, program.business_id) - sum(move.members for move in found.values())
+    if others > 0:
+        low = found.get(("", 0), Move("", 0, 0, ()))
+        found["", 0] = replace(low, members=low.members + others)
+    return list(found.values())
+
+
+async def count_members(tx: Tx, business_id: UUID) -> int:
+    """How many members a business has who are there, whether anything happened to their points or not."""
+    where = {"tenant": tx.tenant_id, "business": business_id}
+    return int(await tx.scalar(_COUNT_MEMBERS, where))
 
 
 def _thresholds(rank: int, tier: Tier) -> dict[str, int]:

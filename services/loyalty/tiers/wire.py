@@ -1,6 +1,6 @@
 """Messages of tiers to values and back."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID
@@ -18,7 +18,7 @@ from regulars.type.v1.actor_pb2 import ActorRef
 from services.loyalty.programs.queries import Program
 from services.loyalty.programs.wire import named_paths
 from services.loyalty.tiers import rules
-from services.loyalty.tiers.queries import Configuration
+from services.loyalty.tiers.queries import Configuration, Move
 from services.loyalty.tiers.rules import Facts, Ladder, Standing
 
 _WRITABLE = frozenset(("period", "rolling", "match", "grace_months", "tiers"))
@@ -160,7 +160,7 @@ def change(row: Row[Any], told: Mapping[str, str]) -> pb.TierChange:
     )
 
 
-def moves(rows: list[Row[Any]], now: Ladder, then: Ladder) -> pb.PreviewTierConfigurationResponse:
+def moves(rows: Iterable[Move], now: Ladder, then: Ladder) -> pb.PreviewTierConfigurationResponse:
     """The message of a preview."""
     found = []
     for row in rows:
