@@ -12,10 +12,10 @@ from tests.platform import Stack
 PAGE = 3
 
 
-async def _history(house: Home, who: int) -> list[tuple[UUID, int]]:
-    """Customer and points of all entries, page after page."""
+async def _entries(house: Home, who: int) -> list[Any]:
+    """All entries, page after page."""
 
-    async def look(tx: Any, program: Any) -> list[tuple[UUID, int]]:
+    async def look(tx: Any, program: Any) -> list[Any]:
         line = await ledger.line_of(tx, program.program_id, house.customers[who])
         found: list[Any] = []
         while True:
@@ -23,9 +23,13 @@ async def _history(house: Home, who: int) -> list[tuple[UUID, int]]:
             rows = await ledger.page(tx, line, size=PAGE, before=before)
             found += rows
             if len(rows) < PAGE:
-                return [(row.customer_id, row.points) for row in found]
+                return found
 
     return list(await house.do(look))
+
+
+async def _history(house: Home, who: int) -> list[tuple[UUID, int]]:
+    return [(row.customer_id, row.points) for row in await _entries(house, who)]
 
 
 async def _tiers(house: Home, who: int) -> list[str]:
@@ -50,6 +54,7 @@ async def test_history_goes_with_the_customer_and_comes_back(stack: Stack) -> No
     after = await _history(house, 1)
     assert after[2:] == [(theirs, 20), (mine, -30), (theirs, 10), (mine, 900)]
     assert sorted(after[:2], key=lambda entry: entry[1]) == [(mine, -870), (theirs, 870)]
+    assert {row.source for row in (await _entries(house, 1))[:2]} == {f"merge:{merge}"}
     assert await _tiers(house, 1) == ["SILVER", "SILVER"]  # one of each
     await house.hear([house.unmerged(0, 1, merge)])
     assert [(await _history(house, who))[2:] for who in (0, 1)] == before

@@ -330,4 +330,4 @@ def _message(entry: Entry, after: events.AccountState, owned: Owned) -> Any:
             reverses_id=str(entry.reverses_id or ""),
         )
     other = owned.others.get(entry.entry_id, owned.other_customer_id)
-    return events.PointsTransferred(**told, other_customer_id=str(other or ""))
+    return events.PointsTransferred(**told, other_customer_id=str(other or ""), source=entry.source)

@@ -249,7 +249,7 @@ async def _apply(tx: Tx, of: Merge, survivor_id: UUID) -> None:
     pairs: list[tuple[Program, UUID, UUID, Moved]] = []
     for program_id, program in sorted(by_id.items()):
         source_id, target_id = opened[program_id, of.source_id], opened[program_id, survivor_id]
-        moved = rules.merge(books[source_id], books[target_id])
+        moved = rules.merge(books[source_id], books[target_id], f"merge:{of.operation_id}")
         pairs.append((program, source_id, target_id, moved))
         owned.append(Owned(books[source_id], program, of.source_id, survivor_id))
         owned.append(Owned(books[target_id], program, survivor_id, of.source_id))
@@ -376,7 +376,9 @@ async def _undo(tx: Tx, row: Any) -> None:
         note, program = notes[each.source_account_id], by_id[each.program_id]
         source, target = books[each.source_account_id], books[each.target_account_id]
         spent = await queries.spent(tx, [twin for _, twin in note.lots], note.holds)
-        lacking[each.source_account_id] = rules.unmerge(source, target, note, spent)
+        lacking[each.source_account_id] = rules.unmerge(
+            source, target, note, spent, f"merge:{each.operation_id}"
+        )
         owned.append(Owned(source, program, row.source_id, row.survivor_id))
         owned.append(Owned(target, program, row.survivor_id, row.source_id))
     await writing.save(tx, owned)

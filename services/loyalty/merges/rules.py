@@ -17,7 +17,7 @@ class Moved:
     shortfall: int = 0
 
 
-def merge(source: Book, target: Book) -> Moved:
+def merge(source: Book, target: Book, why: str) -> Moved:
     """Gives all that an account has to another: a twin with the same dates for each lot, its holds, its debt.
 
     One pair of `transfer` entries; none if there is nothing to give.
@@ -39,7 +39,7 @@ def merge(source: Book, target: Book) -> Moved:
     giver.shortfall, taker.shortfall = 0, taker.shortfall + shortfall
     for hold in holds:
         _carry(hold, source, target, twins)
-    _pair(source, target, given_id, taken_id, balance, pending, shortfall)
+    _pair(source, target, given_id, taken_id, balance, pending, shortfall, why)
     return Moved(
         lots=list(twins.items()),
         holds=[hold.hold_id for hold in holds],
@@ -48,7 +48,7 @@ def merge(source: Book, target: Book) -> Moved:
     )
 
 
-def unmerge(source: Book, target: Book, moved: Moved, spent: Mapping[UUID, int]) -> int:
+def unmerge(source: Book, target: Book, moved: Moved, spent: Mapping[UUID, int], why: str) -> int:
     """Gives back what a merge moved, each lot what is left of its twin; gives how many points are lacking.
 
     The books have both sides of all that moved. `spent` is what the target spent of each twin for good: it comes out
@@ -103,7 +103,7 @@ def unmerge(source: Book, target: Book, moved: Moved, spent: Mapping[UUID, int])
     for hold in holds:
         _carry(hold, target, source, origins)
     if balance or pending or debt or shortfall or moved.lots:
-        _pair(target, source, given_id, taken_id, balance - debt, pending, shortfall)
+        _pair(target, source, given_id, taken_id, balance - debt, pending, shortfall, why)
     return lacking
 
 
@@ -134,10 +134,33 @@ def _carry(hold: Hold, giver: Book, taker: Book, lots: Mapping[UUID, UUID]) -> N
 
 
 def _pair(
-    giver: Book, taker: Book, given_id: UUID, taken_id: UUID, balance: int, pending: int, shortfall: int
+    giver: Book,
+    taker: Book,
+    given_id: UUID,
+    taken_id: UUID,
+    balance: int,
+    pending: int,
+    shortfall: int,
+    why: str,
 ) -> None:
     points = balance + pending
     giver._enter(
-        TRANSFER, given_id, -points, -balance, -pending, counterpart_id=taken_id, shortfall=-shortfall
+        TRANSFER,
+        given_id,
+        -points,
+        -balance,
+        -pending,
+        counterpart_id=taken_id,
+        shortfall=-shortfall,
+        source=why,
     )
-    taker._enter(TRANSFER, taken_id, points, balance, pending, counterpart_id=given_id, shortfall=shortfall)
+    taker._enter(
+        TRANSFER,
+        taken_id,
+        points,
+        balance,
+        pending,
+        counterpart_id=given_id,
+        shortfall=shortfall,
+        source=why,
+    )
