@@ -71,11 +71,16 @@ def stamped(rule: Rule, card: Card, change: int) -> Stamped:
     return Stamped(after, filled, milestones)
 
 
-def awards_of(rule: Rule, before: Card, after: Card) -> list[Award]:
-    """The points of each card that was filled, in their order; none if full cards give no points."""
+def award(rule: Rule, number: int) -> Award | None:
+    """The points of the card that was filled as number `number`; None if full cards give none."""
     points = int(rule.terms.get("points", 0))
-    numbers = range(before.filled + 1, after.filled + 1) if points else ()
-    return [Award(rule.rule_id, rule.name, points, f"for full card number {number}") for number in numbers]
+    return Award(rule.rule_id, rule.name, points, f"for full card number {number}") if points else None
+
+
+def awards_of(rule: Rule, before: Card, after: Card) -> list[Award]:
+    """The points of each card that was filled, in their order."""
+    given = (award(rule, number) for number in range(before.filled + 1, after.filled + 1))
+    return [each for each in given if each]
 
 
 def would_stamp(

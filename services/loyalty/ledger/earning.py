@@ -213,14 +213,14 @@ def _stamp(work: Work, program: Program, heard: Heard, before: Judged, rule: Rul
         "program_id": str(program.program_id),
         "rule_id": str(rule.rule_id),
     }
-    points, offer = int(rule.terms.get("points", 0)), str(rule.terms.get("offer", ""))
+    offer = str(rule.terms.get("offer", ""))
     messages: list[Any] = []
     for number in range(card.filled + 1, after.filled + 1):
-        if points:
+        award = cards.award(rule, number)
+        if award is not None:
             book, source = work.books[before.account_id], f"card:{number}"
-            award = Award(rule.rule_id, rule.name, points, f"for full card number {number}")
             book.earn(
-                points,
+                award.points,
                 available_at=book.now,
                 expires_at=earning.expires_at(program.settings, book.now, program.zone),
                 source=source,
@@ -229,6 +229,7 @@ def _stamp(work: Work, program: Program, heard: Heard, before: Judged, rule: Rul
             )
             own = f"{source}:{before.account_id}"
             note_awards(work, program, before.account_id, own, heard.local_day, [award])
+        points = award.points if award else 0
         messages.append(events.CardCompleted(**told, filled=number, points=points, offer=offer))
     needed = int(rule.terms["stamps"])
     messages += [
