@@ -11,6 +11,7 @@ from sqlalchemy import select, text
 
 from libs import clock
 from libs.db import Tx
+from libs.ids import new_id
 from libs.instants import stamp
 from libs.plumbing import outbox
 from regulars.customers.v1 import customers_pb2 as customers
@@ -180,6 +181,8 @@ async def test_holds_are_captured_released_and_lapse(shop: Shop) -> None:
     assert (captured.state, captured.captured_points) == (pb.HOLD_STATE_CAPTURED, 30)
     again = await ledger(shop).CaptureHold(pb.CaptureHoldRequest(id=first.id))
     assert again == captured
+    other = pb.CaptureHoldRequest(id=first.id, order_id=str(new_id()))
+    assert (await refused(ledger(shop).CaptureHold(other))).metadata["state"] == "CAPTURED"
     refusal = await refused(ledger(shop).ReleaseHold(pb.ReleaseHoldRequest(id=first.id)))
     assert (refusal.code, refusal.reason) == (PRECONDITION, "HOLD_NOT_OPEN")
     assert refusal.metadata["state"] == "CAPTURED"

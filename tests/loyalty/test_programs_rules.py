@@ -182,11 +182,15 @@ def test_occasions() -> None:
         ("END_OF_MONTH", 12, date(2027, 3, 31)),
         ("END_OF_QUARTER", 1, date(2026, 6, 30)),
         ("END_OF_YEAR", 12, date(2027, 12, 31)),
+        ("END_OF_MONTH", 0, date(2026, 3, 31)),
+        ("END_OF_QUARTER", 0, date(2026, 3, 31)),
+        ("END_OF_YEAR", 0, date(2026, 12, 31)),
         ("INACTIVITY", 6, date(2026, 9, 2)),
     ],
 )
 def test_points_lapse_at_the_end_of_a_local_day(kind: str, months: int, last_local_day: date) -> None:
-    found = rules.expires_at(Settings(expiry=kind, expiry_months=months), NOON, ZONE)
+    settings = rules.settings_of({"expiry": f"EXPIRY_KIND_{kind}", "expiry_months": months})
+    found = rules.expires_at(settings, NOON, ZONE)
     assert found is not None
     local = found.astimezone(ZONE)
     assert (local.date() - last_local_day).days == 1

@@ -127,7 +127,7 @@ async def capture_hold(
     hold = book.holds.get(hold_id)
     if hold is None:
         row = await queries.hold_row(tx, hold_id)
-        if row.state == rules.CAPTURED:
+        if row.state == rules.CAPTURED and order_id in {None, row.order_id}:
             return
         hold = reading.hold_of(row)
     await queries.spendable_on(tx, order_id or hold.order_id)

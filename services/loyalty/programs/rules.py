@@ -14,6 +14,7 @@ from libs.money import MINOR_DIGITS
 # Kinds of rules, in the order of their evaluation.
 PER_AMOUNT, MULTIPLIER, BONUS, STAMP_CARD = "per_amount", "multiplier", "bonus", "stamp_card"
 KINDS = (PER_AMOUNT, MULTIPLIER, BONUS, STAMP_CARD)
+ENDS_OF_PERIODS = {"END_OF_MONTH", "END_OF_QUARTER", "END_OF_YEAR"}
 # What bonuses are given for besides orders.
 SIGN_UP, BIRTHDAY, ANNIVERSARY = "SIGN_UP", "BIRTHDAY", "ANNIVERSARY"
 CUSTOM_EVENT, REVIEW, REFERRAL = "CUSTOM_EVENT", "REVIEW", "REFERRAL"
@@ -169,6 +170,8 @@ class Judgement:
 def settings_of(stored: Mapping[str, Any]) -> Settings:
     """Settings from their stored form, which is that of the message."""
     known = {name: value for name, value in _plain(stored).items() if value and name in Settings.__slots__}
+    if known.get("expiry") in ENDS_OF_PERIODS:
+        known.setdefault("expiry_months", 0)
     return Settings(**known)
 
 

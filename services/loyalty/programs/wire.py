@@ -259,7 +259,10 @@ def _tell_defaults(settings: pb.ProgramSettings) -> None:
         "hundred_points_minor": 100,
         "largest_household": 6,
     }
+    in_months = settings.expiry_months
     _fill(settings, defaults)
+    if pb.ExpiryKind.Name(settings.expiry).removeprefix("EXPIRY_KIND_") in rules.ENDS_OF_PERIODS:
+        settings.expiry_months = in_months
     if settings.HasField("referrals"):
         referrals: Mapping[str, int] = {
             "qualify_days": 90,
