@@ -131,10 +131,10 @@ class TiersService(TiersServiceServicer):
     async def OverrideTiers(self, request: pb.OverrideTiersRequest, context: Context) -> job_pb2.Job:
         job_id = new_id()
         async with self.rt.db.tx() as tx:
-            asked = overrides_wire.asked(request, tx.now)
             program = await programs.meant(tx, request.business_id, request.program_id)
             done = await idempotency.claim(tx, request, job_id)
             if not done:
+                asked = overrides_wire.asked(request, tx.now)  # told again, its end may be past
                 await overrides.begin(
                     tx,
                     job_id,
