@@ -120,6 +120,16 @@ async def test_a_request_that_comes_twice_is_done_once(shop: Shop) -> None:
     assert (await refused(redeem(shop, member, 5, request_id="r"))).reason == "REQUEST_ID_REUSED"
 
 
+async def test_a_gift_that_lapsed_meanwhile_is_told_again_and_answered(shop: Shop) -> None:
+    member, until = await join(shop), soon(seconds=60)
+    given = await give(shop, member, 10, request_id="g", expires_at=until)
+    clock.shift_to(clock.now() + timedelta(seconds=61))
+    try:
+        assert await give(shop, member, 10, request_id="g", expires_at=until) == given
+    finally:
+        clock.reset()
+
+
 async def test_twenty_redemptions_at_once_never_overspend(shop: Shop) -> None:
     member = await join(shop)
     for points in (40, 30, 30):

@@ -61,10 +61,10 @@ class LedgerService(LedgerServiceServicer):
     async def AdjustPoints(self, request: pb.AdjustPointsRequest, context: Context) -> pb.Transaction:
         reason, entry_id = wire.reason_of(request), new_id()
         async with self.rt.db.tx() as tx:
-            effective_at, expires_at = wire.dates_of(request, tx.now)
             program = await programs.meant(tx, request.business_id, request.program_id)
             done = await idempotency.claim(tx, request, entry_id)
             if not done:
+                effective_at, expires_at = wire.dates_of(request, tx.now)  # told again, they may be past
                 await actions.adjust_points(
                     tx,
                     self._keys(),
