@@ -16,18 +16,22 @@ from regulars.loyalty.v1.loyalty_pb2_grpc import JobsServiceStub as LoyaltyJobsS
 from regulars.loyalty.v1.tiers_pb2_grpc import TiersServiceStub
 from regulars.type.v1 import job_pb2
 from tests.chaos import (
+    households_checker,
     imports_checker,
+    ledger_checker,
     people_checker,
     points_checker,
     purchases_checker,
     settling,
     timeline_checker,
 )
+from tests.chaos.deeds import Doing
+from tests.chaos.households import Households, open_family, until_booked
 from tests.chaos.imports import CUSTOMERS, ORDERS, Imports, Place, open_place
+from tests.chaos.ledger_checker import Kept
 from tests.chaos.machine import Machine
 from tests.chaos.people import People, open_business
 from tests.chaos.points import Points, open_club
-from tests.chaos.points_checker import Kept
 from tests.chaos.purchases import Buyer, Purchases
 from tests.chaos.work import Work
 from tests.customers.shop import Shop
@@ -40,12 +44,14 @@ KNOWN = 12
 
 @dataclass
 class Seen:
-    """What was found of the buyers, to be compared."""
+    """What was found of the buyers, and of the households, to be compared."""
 
     sent: list[Letter]
     held: dict[str, orders.Order]
     kept: Kept
     shown: dict[str, list[timeline.TimelineEntry]]
+    pooled: Kept
+    shown_pooled: dict[str, list[timeline.TimelineEntry]]
 
 
 @dataclass
@@ -56,6 +62,7 @@ class AtWork:
     people: People
     purchases: Purchases
     points: Points
+    households: Households
     imports: Imports
     rotation: str = ""
     seen: Seen | None = None
@@ -63,7 +70,7 @@ class AtWork:
     @property
     def all(self) -> list[Work]:
         """All of them."""
-        return [self.people, self.purchases, self.points, self.imports]
+        return [self.people, self.purchases, self.points, self.households, self.imports]
 
     async def rotate(self) -> None:
         """Begins a rotation of the customers' keys, and waits until it runs."""
@@ -77,11 +84,15 @@ class AtWork:
         return (
             f"{len(self.people.people)} customers by {self.people.acknowledged} calls, {self.people.duels} duels; "
             f"{self.purchases.records} records of {len(self.purchases.stories)} orders; "
-            f"{len(self.points.deeds)} deeds about points, {self.points.told_twice} told twice, "
-            f"{self.points.given_up} given up, {self.points.duels} duels; "
+            f"{_deeds(self.points, 'about points')}, {self.points.duels} duels; "
+            f"{_deeds(self.households, 'of households')}; "
             f"{len(self.imports.kept.done)} imports kept and {len(self.imports.taken_back.done)} taken back; "
             f"{sum(work.repeats for work in self.all)} calls sent again"
         )
+
+
+def _deeds(work: Doing, what: str) -> str:
+    return f"{len(work.deeds)} deeds {what}, {work.told_twice} told twice, {work.given_up} given up"
 
 
 async def open_house(machine: Machine, sentinels: Sentinels) -> AtWork:
@@ -91,11 +102,14 @@ async def open_house(machine: Machine, sentinels: Sentinels) -> AtWork:
     people = People(stack, tenant, await open_business(tenant), sentinels)
     club = await open_club(await stack.new_tenant())
     known = await _regulars(club.shop, sentinels)
+    purchases = Purchases(stack, club.shop.tenant, club.shop.id, sentinels, known)
+    family = await open_family(await stack.new_tenant())
     return AtWork(
         stack,
         people,
-        Purchases(stack, club.shop.tenant, club.shop.id, sentinels, known),
-        Points(club, [each.id for each in known]),
+        purchases,
+        Points(shop=club.shop, club=club, customers=[each.id for each in known], purchases=purchases),
+        Households(shop=family.shop, family=family),
         Imports(machine, await open_place(stack), await open_place(stack), sentinels),
     )
 
@@ -113,20 +127,31 @@ async def _regulars(shop: Shop, sentinels: Sentinels) -> list[Buyer]:
 async def found_after(at_work: AtWork) -> list[str]:
     """All that is wrong once everything has settled."""
     stack, points, purchases = at_work.stack, at_work.points, at_work.purchases
+    await until_booked(stack, at_work.households)
     await settling.until_quiet(stack)
     found = await _rotated(at_work)
     tenant = points.club.shop.tenant
     held = await purchases_checker.orders_of(purchases)
-    before = await points_checker.kept_of(stack, tenant.id, await letters(stack, tenant.id))
+    before = await ledger_checker.kept_of(
+        stack, tenant.id, await letters(stack, tenant.id), points_checker.TABLES
+    )
     found += points_checker.tier_faults(points.club, purchases, held, before, recalculated=False)
     await _recalculate(points.club.shop)
     await settling.until_quiet(stack)
     sent = await letters(stack, tenant.id)
-    kept = await points_checker.kept_of(stack, tenant.id, sent)
-    at_work.seen = Seen(sent, held, kept, await timeline_checker.timelines(points))
+    kept = await ledger_checker.kept_of(stack, tenant.id, sent, points_checker.TABLES)
+    shown = await timeline_checker.timelines(points.shop, points.customers)
+    family = at_work.households.family
+    pooling = family.shop.tenant.id
+    pooled = await ledger_checker.kept_of(
+        stack, pooling, await letters(stack, pooling), households_checker.TABLES
+    )
+    shown_pooled = await timeline_checker.timelines(family.shop, family.customers)
+    at_work.seen = Seen(sent, held, kept, shown, pooled, shown_pooled)
     found += await of_people(at_work)
     found += await of_purchases(at_work)
     found += await of_points(at_work)
+    found += await of_households(at_work)
     found += await of_imports(at_work)
     return found + await settling.leftover(stack)
 
@@ -143,7 +168,7 @@ async def of_purchases(at_work: AtWork) -> list[str]:
     seen = at_work.seen
     visited = timeline_checker.visited(seen.shown)
     found = await purchases_checker.faults(at_work.purchases, seen.sent, visited)
-    return found + timeline_checker.faults(seen.shown, at_work.points, seen.held, seen.sent)
+    return found + timeline_checker.faults(seen.shown, at_work.points.deeds, seen.held, seen.sent)
 
 
 async def of_points(at_work: AtWork) -> list[str]:
@@ -152,8 +177,19 @@ async def of_points(at_work: AtWork) -> list[str]:
     seen, work = at_work.seen, at_work.points
     found = points_checker.faults(work, at_work.purchases, seen.held, seen.kept)
     found += points_checker.tier_faults(work.club, at_work.purchases, seen.held, seen.kept, recalculated=True)
-    found += await points_checker.own_faults(at_work.stack, work.club)
+    found += await ledger_checker.own_faults(at_work.stack, work.shop)
     return found + await points_checker.shown_faults(work, seen.kept)
+
+
+async def of_households(at_work: AtWork) -> list[str]:
+    """What is wrong about points that members share, and about who shares them."""
+    assert at_work.seen
+    seen, work = at_work.seen, at_work.households
+    found = households_checker.faults(work, seen.pooled)
+    found += await households_checker.shown_faults(work, seen.pooled)
+    found += await ledger_checker.own_faults(at_work.stack, work.shop)
+    found += timeline_checker.faults(seen.shown_pooled, (), {}, seen.pooled.sent)
+    return found + await settling.handled_once(at_work.stack, work.shop.tenant.id, seen.pooled.sent)
 
 
 async def of_imports(at_work: AtWork, more: int = 0) -> list[str]:

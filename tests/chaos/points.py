@@ -7,13 +7,7 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
-
-import httpx
-from google.api.annotations_pb2 import http
-from google.protobuf.json_format import MessageToDict
-from google.protobuf.message import Message
+from dataclasses import dataclass
 
 from libs.ids import new_id
 from regulars.customers.v1 import activities_pb2 as activities
@@ -22,25 +16,21 @@ from regulars.loyalty.v1 import ledger_pb2 as pb
 from regulars.loyalty.v1 import programs_pb2 as programs
 from regulars.loyalty.v1 import rewards_pb2 as rewards
 from regulars.loyalty.v1 import tiers_pb2 as tiers
-from regulars.loyalty.v1.ledger_pb2_grpc import LedgerServiceStub
-from regulars.loyalty.v1.rewards_pb2_grpc import RedemptionsServiceStub
 from regulars.loyalty.v1.tiers_pb2_grpc import TiersServiceStub
-from tests.chaos.work import CALL_SECONDS, Again, Refused, Work, called, posted
+from tests.chaos.deeds import Deed, Doing
+from tests.chaos.purchases import Purchases
+from tests.chaos.work import CALL_SECONDS, called
 from tests.customers.shop import Shop, open_shop
 from tests.loyalty import catalogue, members
 from tests.platform import TenantOfTest
 
 CLIENTS = 3
 PAUSE_SECONDS = 0.1
+NEWER = 60  # orders of which some are not told to the end
 LAPSING_SECONDS = 1
 SIGN_UP_POINTS, VISIT, VISIT_POINTS = 50, "visit", 7
 DOUBLED = "c"  # the category for which points count twice
 TIERS = (("BRONZE", 0), ("SILVER", 30_000), ("GOLD", 90_000), ("PLATINUM", 200_000))
-_SERVICES = {
-    **dict.fromkeys(("AdjustPoints", "RedeemPoints", "ReverseRedemption"), (pb, "LedgerService")),
-    **dict.fromkeys(("HoldPoints", "CaptureHold", "ReleaseHold", "TransferPoints"), (pb, "LedgerService")),
-    **dict.fromkeys(("RedeemReward", "MarkUsed", "CancelRedemption"), (rewards, "RedemptionsService")),
-}
 
 
 @dataclass(frozen=True)
@@ -53,50 +43,14 @@ class Club:
     rewards: Sequence[rewards.Reward]
 
 
-@dataclass(slots=True, eq=False)
-class Deed:
-    """Something that was asked for. `id` is what came of it, `refused` why nothing did; neither: nobody knows.
-
-    `about` is the deed that it goes on with, as the hold that is captured. `answered` is of the monotonic clock.
-    """
-
-    rpc: str
-    request: Any
-    about: "Deed | None" = None
-    id: str = ""
-    refused: str = ""
-    answered: float = 0
-    code: str = ""
-
-    @property
-    def request_id(self) -> str:
-        """What makes it happen once."""
-        return str(self.request.request_id)
-
-
-@dataclass
-class Points(Work):
-    """What was asked for so far, in the order of asking. `given_up` is how many were not told again."""
+@dataclass(kw_only=True)
+class Points(Doing):
+    """Clients of a club's till. `purchases` are the orders on which points are spent."""
 
     club: Club
     customers: Sequence[str]
-    deeds: list[Deed] = field(default_factory=list)
-    given_up: int = 0
-    told_twice: int = 0
+    purchases: Purchases
     duels: int = 0
-    dice: random.Random = field(default_factory=lambda: random.Random(11))
-
-    def __post_init__(self) -> None:
-        # One subject: it may tell again what it told through another door.
-        claims: dict[str, Any] = {"subject": "till", "businesses": [self.club.shop.id], "ttl_seconds": 86_400}
-        tenant = self.club.shop.tenant
-        self._rest = tenant.rest(**claims)
-        self._rest.timeout = httpx.Timeout(CALL_SECONDS)
-        self._stubs: dict[str, Any] = {
-            "LedgerService": tenant.calls(LedgerServiceStub, **claims),
-            "RedemptionsService": tenant.calls(RedemptionsServiceStub, **claims),
-        }
-        self._activities: Any = tenant.calls(ActivitiesServiceStub, **claims)
 
     async def run(self) -> None:
         """Works until `stop`; every client finishes what it has begun. Raises what must not happen."""
@@ -108,7 +62,7 @@ class Points(Work):
                 for number in range(CLIENTS):
                     group.create_task(self._client(number))
         finally:
-            await self._rest.aclose()
+            await self.close()
 
     async def _client(self, number: int) -> None:
         dice = random.Random(number)
@@ -129,24 +83,33 @@ class Points(Work):
                 case 7:
                     await self._visit(customer_id)
             if dice.random() < 0.2:
-                await self._tell_twice(dice)
+                await self.tell_twice(dice)
             await asyncio.sleep(PAUSE_SECONDS * dice.random())
-
-    # ------------------------------------------------------------------ what they do
 
     async def _adjust(self, customer_id: str, program_id: str, points: int, *, certain: bool = False) -> None:
         request = pb.AdjustPointsRequest(
             customer_id=customer_id, program_id=program_id, points=points, reason="a gift"
         )
-        await self._do("AdjustPoints", request, certain=certain)
+        await self.do("AdjustPoints", request, certain=certain)
 
     async def _spend(self, customer_id: str, program_id: str, dice: random.Random) -> None:
+        order_id = self._order(customer_id, dice) if dice.random() < 0.6 else ""
         request = pb.RedeemPointsRequest(
-            customer_id=customer_id, program_id=program_id, points=dice.randint(1, 150)
+            customer_id=customer_id, program_id=program_id, points=dice.randint(1, 150), order_id=order_id
         )
-        spent = await self._do("RedeemPoints", request)
-        if spent.id and dice.random() < 0.5:
-            await self._do("ReverseRedemption", pb.ReverseRedemptionRequest(id=spent.id), spent)
+        spent = await self.do("RedeemPoints", request)
+        if spent.id and not order_id and dice.random() < 0.5:
+            await self.do("ReverseRedemption", pb.ReverseRedemptionRequest(id=spent.id), spent)
+
+    def _order(self, customer_id: str, dice: random.Random) -> str:
+        """One of the member's newer orders, of which more may be told. Empty: there is none."""
+        stories = list(self.purchases.stories.values())[-NEWER:]
+        mine = [
+            min(each.order_ids)
+            for each in stories
+            if each.buyer.id == customer_id and len(each.order_ids) == 1
+        ]
+        return dice.choice(mine) if mine else ""
 
     async def _hold(self, customer_id: str, program_id: str, dice: random.Random) -> None:
         """Captures, releases or forgets it; and what was forgotten before cannot be captured any more."""
@@ -157,14 +120,14 @@ class Points(Work):
             points=dice.randint(2, 100),
             ttl_seconds=LAPSING_SECONDS if forgotten else 3600,
         )
-        hold = await self._do("HoldPoints", request)
+        hold = await self.do("HoldPoints", request)
         if hold.id and not forgotten:
             if dice.random() < 0.5:
                 part = dice.choice((0, request.points // 2))
-                await self._do("CaptureHold", pb.CaptureHoldRequest(id=hold.id, points=part), hold)
+                await self.do("CaptureHold", pb.CaptureHoldRequest(id=hold.id, points=part), hold)
             else:
-                await self._do("ReleaseHold", pb.ReleaseHoldRequest(id=hold.id), hold)
-        past = time.monotonic() - LAPSING_SECONDS - 1
+                await self.do("ReleaseHold", pb.ReleaseHoldRequest(id=hold.id), hold)
+        past = time.time() - LAPSING_SECONDS - 1
         lapsed = [
             each
             for each in self.deeds[-200:]
@@ -175,7 +138,7 @@ class Points(Work):
         ]
         if lapsed:
             hold = dice.choice(lapsed)
-            late = await self._do("CaptureHold", pb.CaptureHoldRequest(id=hold.id), hold)
+            late = await self.do("CaptureHold", pb.CaptureHoldRequest(id=hold.id), hold)
             assert not late.id, f"hold {hold.id} was captured after its time"
 
     async def _transfer(self, customer_id: str, dice: random.Random) -> None:
@@ -186,12 +149,12 @@ class Points(Work):
             to_customer_id=other,
             points=dice.randint(1, 80),
         )
-        await self._do("TransferPoints", request)
+        await self.do("TransferPoints", request)
 
     async def _redeem(self, customer_id: str, dice: random.Random) -> None:
         """Uses a code, cancels it, keeps it, or tries both at once: one of them does it."""
         reward = dice.choice(self.club.rewards)
-        got = await self._do(
+        got = await self.do(
             "RedeemReward", rewards.RedeemRewardRequest(customer_id=customer_id, reward_id=reward.id)
         )
         if not got.id:
@@ -200,13 +163,13 @@ class Points(Work):
         cancel = rewards.CancelRedemptionRequest(code=got.code)
         match dice.randrange(4):
             case 0:
-                await self._do("MarkUsed", use, got)
+                await self.do("MarkUsed", use, got)
             case 1:
-                await self._do("CancelRedemption", cancel, got)
+                await self.do("CancelRedemption", cancel, got)
             case 2:
                 both = (
-                    self._do("MarkUsed", use, got, certain=True),
-                    self._do("CancelRedemption", cancel, got, certain=True),
+                    self.do("MarkUsed", use, got, certain=True),
+                    self.do("CancelRedemption", cancel, got, certain=True),
                 )
                 used, cancelled = await asyncio.gather(*both)
                 assert bool(used.id) != bool(cancelled.id), f"{got.id} was used and cancelled, or neither"
@@ -220,76 +183,15 @@ class Points(Work):
         deed = Deed("RecordActivities", request)
         self.deeds.append(deed)
 
+        stub = self.shop.calls(ActivitiesServiceStub, subject="till")
+
         async def ask() -> None:
-            answer = await called(self._activities.RecordActivities(request, timeout=CALL_SECONDS))
+            answer = await called(stub.RecordActivities(request, timeout=CALL_SECONDS))
             assert answer.recorded + answer.duplicates == 1, answer
 
         await self.until_answered(ask)
         deed.id = activity.id
         self.acknowledged += 1
-
-    async def _tell_twice(self, dice: random.Random) -> None:
-        """What was done, told again, does nothing and gives the same answer."""
-        done = [each for each in self.deeds[-500:] if each.id and each.rpc in _SERVICES]
-        if done:
-            deed = dice.choice(done)
-            again, _ = await self.until_answered(lambda: self._ask(deed))
-            assert again == deed.id, f"{deed.rpc} {deed.id} was told again and became {again}"
-            self.told_twice += 1
-
-    # ------------------------------------------------------------------ how they ask
-
-    async def _do(self, rpc: str, request: Any, about: Deed | None = None, *, certain: bool = False) -> Deed:
-        """A deed after it was asked for, in the end: some of those without an answer are not told again."""
-        request.request_id = new_id().hex
-        deed = Deed(rpc, request, about)
-        self.deeds.append(deed)
-        patient = certain or self.dice.random() < 0.7
-        try:
-            if patient:
-                deed.id, deed.code = await self.until_answered(lambda: self._ask(deed))
-            else:
-                deed.id, deed.code = await self._ask(deed)
-        except Again:
-            self.given_up += 1
-            return deed
-        except Refused as refused:
-            deed.refused = refused.reason
-        deed.answered = time.monotonic()
-        self.acknowledged += 1
-        return deed
-
-    async def _ask(self, deed: Deed) -> tuple[str, str]:
-        """The id of what came of it, and the code that it bears."""
-        self.under_way += 1
-        try:
-            if self.dice.random() < 0.5:
-                return await self._over_rest(deed)
-            service = _SERVICES[deed.rpc][1]
-            rpc = getattr(self._stubs[service], deed.rpc)
-            answer = await called(rpc(deed.request, timeout=CALL_SECONDS))
-        finally:
-            self.under_way -= 1
-        found = answer.given if deed.rpc == "TransferPoints" else answer
-        return found.id, getattr(found, "code", "")
-
-    async def _over_rest(self, deed: Deed) -> tuple[str, str]:
-        module, service = _SERVICES[deed.rpc]
-        body = MessageToDict(deed.request)
-        headers = {"idempotency-key": body.pop("requestId")}
-        rpc = module.DESCRIPTOR.services_by_name[service].methods_by_name[deed.rpc]
-        path = rpc.GetOptions().Extensions[http].post
-        answer = await posted(self._rest.post(_filled(path, deed.request, body), headers=headers, json=body))
-        found = answer["given"] if deed.rpc == "TransferPoints" else answer
-        return found["id"], found.get("code", "")
-
-
-def _filled(path: str, request: Message, body: dict[str, Any]) -> str:
-    """A path with the fields that it names, which leave the body."""
-    for each in type(request).DESCRIPTOR.fields:
-        if f"{{{each.name}}}" in path:
-            path = path.replace(f"{{{each.name}}}", str(body.pop(each.json_name)))
-    return path
 
 
 async def open_club(tenant: TenantOfTest) -> Club:

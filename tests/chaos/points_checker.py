@@ -2,98 +2,45 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from libs.caller import Caller, acting_as
-from libs.envelope import Letter, read
 from regulars.customers.v1 import orders_pb2 as orders
-from regulars.loyalty.v1 import events_pb2 as events
-from services.loyalty.ledger import checks as ledger_checks
-from services.loyalty.rewards import checks as reward_checks
-from tests.chaos.points import DOUBLED, SIGN_UP_POINTS, TIERS, VISIT_POINTS, Club, Deed, Points
-from tests.chaos.purchases import Purchases, Story, total
-from tests.chaos.purchases_checker import database_of
-from tests.flows.looking import Row, rows
+from tests.chaos import ledger_checker
+from tests.chaos.deeds import Deed
+from tests.chaos.ledger_checker import EARN, REDEEM, REVERSE, Kept, Line, owners
+from tests.chaos.points import DOUBLED, SIGN_UP_POINTS, TIERS, VISIT_POINTS, Club, Points
+from tests.chaos.purchases import CANCELLED, Purchases, Story, total
+from tests.chaos.purchases_checker import ORDERS
+from tests.chaos.settling import HEARD
+from tests.flows.looking import Row
 from tests.loyalty import members
-from tests.platform import Stack
 
-# TransactionType, HoldState, RedemptionState
-EARN, REDEEM, ADJUST, REVERSE, TRANSFER = 1, 2, 4, 5, 6
-OPEN, CAPTURED, RELEASED, LAPSED = 1, 2, 3, 4
-ISSUED, USED, UNDONE = 1, 2, 3
-_TABLES = (
-    "accounts", "entries", "lots", "holds", "redemptions", "rewards", "memberships", "standings", "tier_changes",
-    "idempotency_keys",
+ISSUED, USED, UNDONE = 1, 2, 3  # RedemptionState
+TABLES = (
+    *ledger_checker.TABLES, "redemptions", "rewards", "memberships", "standings", "tier_changes",
 )  # fmt: skip
-_POINTS = {
-    "customers.points.earned": events.PointsEarned,
-    "customers.points.redeemed": events.PointsRedeemed,
-    "customers.points.adjusted": events.PointsAdjusted,
-    "customers.points.reversed": events.PointsReversed,
-    "customers.points.transferred": events.PointsTransferred,
-}
-Line = tuple[
-    int, str, str, int, str
-]  # what is compared of an entry: kind, program, customer, points, what it is about
-
-
-@dataclass
-class Kept:
-    """What loyalty keeps of a tenant, table by table, and what it told."""
-
-    tables: dict[str, list[Row]]
-    sent: list[Letter]
-
-    def __getattr__(self, table: str) -> list[Row]:
-        try:
-            found: list[Row] = self.__dict__["tables"][table]
-        except KeyError:
-            raise AttributeError(table) from None
-        return found
-
-
-async def kept_of(stack: Stack, tenant_id: UUID, sent: list[Letter]) -> Kept:
-    """All of it, read as the administrator."""
-    found = {
-        table: await rows(stack, f"select * from loyalty.{table} where tenant_id = %s", tenant_id)
-        for table in _TABLES
-    }
-    return Kept(found, sent)
 
 
 def faults(work: Points, purchases: Purchases, held: Mapping[str, orders.Order], kept: Kept) -> list[str]:
     """Everything that is not as it was told and asked, or not the same in two places."""
-    happened, found = _happened(work.deeds, kept)
+    happened, found = ledger_checker.happened_of(work.deeds, kept)
     told = [
         (held[key].id, held[key].customer_id, story)
         for key, story in purchases.stories.items()
         if key in held
     ]
     wanted = _wanted(work.club, happened, kept)
-    found += _entries(wanted, kept)
+    found += ledger_checker.entries(wanted, kept, besides=_is_of_an_order)
     found += _orders(work.club, told, kept)
+    found += _spent_on_orders(happened, told, kept)
     found += _balances(work.club, wanted, told, kept)
-    found += _recounted(kept)
-    found += _holds(happened, kept)
+    found += ledger_checker.recounted(kept)
+    found += ledger_checker.holds(happened, kept)
+    found += ledger_checker.told(kept)
     found += _redemptions(happened, kept)
     found += _told(kept)
-    return found
-
-
-async def own_faults(stack: Stack, club: Club) -> list[str]:
-    """What the product's own proofs find."""
-    itself = Caller(tenant_id=club.shop.tenant.id, subject="loyalty", kind="service", service="loyalty")
-    found = []
-    async with database_of(stack, "loyalty") as database:
-        with acting_as(itself):
-            async with database.read() as tx:
-                for each in (ledger_checks, reward_checks):
-                    found += [
-                        f"{row.what} {row.id}: {row.facts}"
-                        for row in await each.faults(tx, UUID(club.shop.id))
-                    ]
     return found
 
 
@@ -133,56 +80,17 @@ def left(club: Club, program_id: str, story: Story) -> int:
     return -(-worth(club, program_id, story.last) * (minor - story.refunded) // minor)
 
 
-def _happened(deeds: Sequence[Deed], kept: Kept) -> tuple[list[Deed], list[str]]:
-    """The deeds that were done, answered or not, each with the id of what came of it; and doubted ones are few."""
-    found = []
-    claims: dict[str, list[str]] = defaultdict(list)
-    for row in kept.idempotency_keys:
-        claims[row["request_id"]].append(str(row["resource_id"]))
-    happened = []
-    for deed in deeds:
-        if deed.rpc == "RecordActivities":
-            happened.append(deed)
-            continue
-        ids = claims.pop(deed.request_id, [])
-        if len(ids) > 1:
-            found.append(f"{deed.rpc} {ids} happened {len(ids)} times")
-        if deed.id and ids != [deed.id]:
-            found.append(f"{deed.rpc} {deed.id} was answered, and is {ids or 'lost'}")
-        if deed.refused and ids:
-            found.append(f"{deed.rpc} was refused as {deed.refused}, and is {ids}")
-        if ids:
-            deed.id = deed.id or ids[0]
-        if deed.id:
-            happened.append(deed)
-    return happened, found
-
-
 def _wanted(club: Club, happened: Sequence[Deed], kept: Kept) -> Counter[Line]:
     """The entries that there must be besides those of orders."""
     spent = {str(row["redemption_id"]): str(row["entry_id"]) for row in kept.redemptions}
-    holds = {str(row["hold_id"]): row["points"] for row in kept.holds}
     costs = {each.id: each.cost_points for each in club.rewards}
-    found: Counter[Line] = Counter()
+    found = ledger_checker.lines(happened, kept)
     for row in kept.memberships:
         found[EARN, club.first, str(row["customer_id"]), SIGN_UP_POINTS, "sign_up"] += 1
     for deed in happened:
         asked: Any = deed.request
         about: Any = deed.about.request if deed.about else None
         match deed.rpc:
-            case "AdjustPoints":
-                found[ADJUST, asked.program_id, asked.customer_id, asked.points, deed.id] += 1
-            case "RedeemPoints":
-                found[REDEEM, asked.program_id, asked.customer_id, -asked.points, deed.id] += 1
-            case "ReverseRedemption":
-                found[REVERSE, about.program_id, about.customer_id, about.points, asked.id] += 1
-            case "CaptureHold":
-                points = asked.points or holds.get(asked.id, 0)
-                found[REDEEM, about.program_id, about.customer_id, -points, f"hold {asked.id}"] += 1
-            case "TransferPoints":
-                ends = asked.from_customer_id, asked.to_customer_id
-                found[TRANSFER, asked.program_id, ends[0], -asked.points, deed.id] += 1
-                found[TRANSFER, asked.program_id, ends[1], asked.points, f"from {deed.id}"] += 1
             case "RedeemReward":
                 cost = costs[asked.reward_id]
                 found[REDEEM, club.first, asked.customer_id, -cost, spent.get(deed.id, "nothing")] += 1
@@ -204,35 +112,12 @@ def asked_of(deed: Deed) -> str:
 # ---------------------------------------------------------------------- against what is kept
 
 
-def _entries(wanted: Counter[Line], kept: Kept) -> list[str]:
-    """The ledger has these entries once, and no others but those of orders."""
-    whose = _owners(kept)
-    seen: Counter[Line] = Counter()
-    for row in kept.entries:
-        if row["order_id"] is not None:
-            continue
-        about = str(row["entry_id"])
-        if row["kind"] == EARN:
-            about = row["source"]
-        elif row["hold_id"] is not None:
-            about = f"hold {row['hold_id']}"
-        elif row["reverses_id"] is not None:
-            about = str(row["reverses_id"])
-        elif row["kind"] == TRANSFER and row["points"] > 0:
-            about = f"from {row['counterpart_id']}"
-        program_id, customer_id = whose[row["account_id"]]
-        seen[row["kind"], program_id, customer_id, row["points"], about] += 1
-    return [f"no entry {each}" for each in wanted - seen] + [
-        f"an entry {each} too many" for each in seen - wanted
-    ]
-
-
 def _orders(club: Club, told: Sequence[tuple[str, str, Story]], kept: Kept) -> list[str]:
     """Each order gave what it is worth, less what was returned; a steady one gave it at once, rule by rule."""
-    whose, found = _owners(kept), []
+    whose, found = owners(kept), []
     given: dict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in kept.entries:
-        if row["order_id"] is not None:
+        if _is_of_an_order(row) and not row["reverses_id"]:
             program_id, customer_id = whose[row["account_id"]]
             given[program_id, str(row["order_id"])].append(row | {"customer_id": customer_id})
     for order_id, customer_id, story in told:
@@ -255,6 +140,65 @@ def _orders(club: Club, told: Sequence[tuple[str, str, Story]], kept: Kept) -> l
     return found + [f"points of an order {order_id}, which never was" for _, order_id in given]
 
 
+def _is_of_an_order(row: Row) -> bool:
+    """What happened because of an order, and not because somebody named it."""
+    return row["order_id"] is not None and row["kind"] != REDEEM
+
+
+def _spent_on_orders(
+    happened: Sequence[Deed], told: Sequence[tuple[str, str, Story]], kept: Kept
+) -> list[str]:
+    """What was spent on an order came back as far as the order did, if loyalty heard of it after that.
+
+    What came back before stays where it is, even if less was returned in the end.
+    """
+    stories = {order_id: story for order_id, _, story in told}
+    last: dict[str, datetime] = {}
+    for letter in kept.sent:
+        if letter.subject.startswith(ORDERS) and letter.subject in HEARD["loyalty"]:
+            order_id, at = letter.headers["ce-subject"], datetime.fromisoformat(letter.headers["ce-time"])
+            last[order_id] = max(at, last.get(order_id, at))
+    back: Counter[str] = Counter()
+    for row in kept.entries:
+        if _is_of_an_order(row) and row["reverses_id"]:
+            back[str(row["reverses_id"])] += row["points"]
+    found = []
+    for deed in happened:
+        if deed.rpc != "RedeemPoints" or not deed.request.order_id:
+            continue
+        points, got = deed.request.points, back.pop(deed.id, 0)
+        story = stories.get(deed.request.order_id)
+        if story is None:
+            found.append(f"{points} were spent on order {deed.request.order_id}, which is lost")
+            continue
+        due = most = _due(story, points, story.refunded)
+        if story.steady:
+            most = _due(
+                story, points, max(story.refunded, *(each.refunded.amount_minor for each in story.revisions))
+            )
+        elif story.completed:
+            most = points
+        # On what is known as cancelled nothing is spent: whatever was came before.
+        sure = story.last.status == CANCELLED or (
+            deed.answered and last[deed.request.order_id].timestamp() > deed.answered
+        )
+        if not (due if sure else 0) <= got <= most:
+            found.append(
+                f"of {points} spent on order {story.external_id} {got} came back, not {due} to {most}"
+            )
+    return found + [
+        f"{points} came back of {each}, which was spent on no order" for each, points in back.items()
+    ]
+
+
+def _due(story: Story, points: int, refunded: int) -> int:
+    """What comes back of points that were spent on an order of which so much was returned, rounded down."""
+    minor = total(story.last)
+    if story.last.status == CANCELLED or (story.completed and refunded >= minor):
+        return points
+    return points * refunded // minor if story.completed else 0
+
+
 def _by_rule(club: Club, program_id: str, order: orders.Order) -> list[int]:
     whole = worth(club, program_id, order)
     if program_id == club.second:
@@ -273,7 +217,10 @@ def _balances(
     for _, customer_id, story in told:
         for program_id in (club.first, club.second):
             model[program_id, customer_id] += left(club, program_id, story)
-    whose = _owners(kept)
+    whose = owners(kept)
+    for row in kept.entries:
+        if _is_of_an_order(row) and row["reverses_id"]:  # `_spent_on_orders` says whether so much should
+            model[whose[row["account_id"]]] += row["points"]
     seen = {whose[row["account_id"]]: row["balance"] - row["shortfall"] for row in kept.accounts}
     found = (
         [f"{len(kept.accounts) - len(seen)} accounts are doubled"] if len(seen) < len(kept.accounts) else []
@@ -283,48 +230,6 @@ def _balances(
         for whom in model.keys() | seen.keys()
         if model[whom] != seen.get(whom, 0)
     ]
-
-
-def _recounted(kept: Kept) -> list[str]:
-    """Ledger = lots = balance, and holds = held: counted once more, without the product's own proofs."""
-    sums: dict[UUID, Counter[str]] = defaultdict(Counter)
-    for row in kept.entries:
-        sums[row["account_id"]]["entries"] += row["balance_points"]
-    for row in kept.lots:
-        sums[row["account_id"]]["lots"] += row["remaining"]
-        sums[row["account_id"]]["held"] += row["held"]
-        sums[row["account_id"]]["overdrawn"] += row["remaining"] < 0 or row["held"] > row["remaining"]
-    for row in kept.holds:
-        sums[row["account_id"]]["holds"] += row["points"] if row["state"] == OPEN else 0
-    found = []
-    for row in kept.accounts:
-        counted = sums.pop(row["account_id"], Counter())
-        shown = (counted["entries"], counted["lots"], counted["held"], counted["holds"], counted["overdrawn"])
-        if (
-            shown != (row["balance"], row["balance"] + row["debt"], row["held"], row["held"], 0)
-            or row["pending"]
-        ):
-            found.append(f"account {row['account_id']} recounted is {dict(counted)}, it says {row}")
-    return found + [f"points of an account {each}, which is not there" for each in sums]
-
-
-def _holds(happened: Sequence[Deed], kept: Kept) -> list[str]:
-    """Each hold that was asked for is there once, and ended as was asked last."""
-    found, seen = [], {str(row["hold_id"]): row for row in kept.holds}
-    asked = {deed.id: deed for deed in happened if deed.rpc == "HoldPoints"}
-    found += [f"hold {each} is lost" for each in asked.keys() - seen.keys()]
-    found += [f"hold {each} was never asked for" for each in seen.keys() - asked.keys()]
-    ends = {
-        deed.request.id: CAPTURED if deed.rpc == "CaptureHold" else RELEASED
-        for deed in happened
-        if deed.rpc in {"CaptureHold", "ReleaseHold"}
-    }
-    for hold_id in asked.keys() & seen.keys():
-        row, end = seen[hold_id], ends.get(hold_id)
-        allowed = {end} if end else {OPEN, LAPSED}
-        if row["points"] != asked[hold_id].request.points or row["state"] not in allowed:
-            found.append(f"hold {hold_id} is in state {row['state']}, wanted {allowed}")
-    return found
 
 
 def _redemptions(happened: Sequence[Deed], kept: Kept) -> list[str]:
@@ -353,15 +258,7 @@ def _redemptions(happened: Sequence[Deed], kept: Kept) -> list[str]:
 
 
 def _told(kept: Kept) -> list[str]:
-    """Each entry was told once, and each step of a redemption."""
-    told: Counter[str] = Counter()
-    for letter in kept.sent:
-        if letter.subject in _POINTS:
-            told[read(letter, _POINTS[letter.subject]).message.transaction_id] += 1
-    entries = {str(row["entry_id"]) for row in kept.entries}
-    found = [f"entry {each} was not told" for each in entries - told.keys()]
-    found += [f"entry {each} was told and is not there" for each in told.keys() - entries]
-    found += [f"entry {each} was told {times} times" for each, times in told.items() if times > 1]
+    """Each step of a redemption was told once."""
     steps = Counter(
         (letter.headers["ce-subject"], letter.subject.rpartition(".")[2])
         for letter in kept.sent
@@ -372,13 +269,8 @@ def _told(kept: Kept) -> list[str]:
         wanted[str(row["redemption_id"]), "redeemed"] += 1
         if row["state"] in {USED, UNDONE}:
             wanted[str(row["redemption_id"]), "used" if row["state"] == USED else "cancelled"] += 1
-    found += [f"{verb} of redemption {id_} was not told" for id_, verb in wanted - steps]
+    found = [f"{verb} of redemption {id_} was not told" for id_, verb in wanted - steps]
     return found + [f"{verb} of redemption {id_} was told too often" for id_, verb in steps - wanted]
-
-
-def _owners(kept: Kept) -> dict[UUID, tuple[str, str]]:
-    """Program and customer of each account."""
-    return {row["account_id"]: (str(row["program_id"]), str(row["customer_id"])) for row in kept.accounts}
 
 
 # ---------------------------------------------------------------------- tiers

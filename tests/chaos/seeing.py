@@ -6,12 +6,14 @@ from collections.abc import Iterable
 from dataclasses import replace
 from uuid import UUID
 
+from libs.envelope import Letter
 from libs.ids import new_id
 from regulars.customers.v1 import timeline_pb2 as timeline
 from tests.chaos import house, imports_checker, settling, timeline_checker
 from tests.chaos.house import AtWork, Seen
+from tests.chaos.ledger_checker import ADJUST, CAPTURED, EARN, EXPIRE, REDEEM, REVERSE, TRANSFER, Kept
 from tests.chaos.points import Points
-from tests.chaos.points_checker import ADJUST, CAPTURED, EARN, UNDONE, USED, Kept
+from tests.chaos.points_checker import UNDONE, USED
 from tests.chaos.purchases import PENDING, Buyer
 from tests.flows.looking import Row, rows
 
@@ -20,7 +22,15 @@ FAR = "9999-01-01"
 
 async def every_checker_sees(at_work: AtWork) -> None:
     """Plants faults and looks whether each is told. Fails if one is not."""
-    for sees in (_of_leftovers, _of_people, _of_imports, _of_points, _of_timelines, _of_purchases):
+    for sees in (
+        _of_leftovers,
+        _of_people,
+        _of_imports,
+        _of_points,
+        _of_households,
+        _of_timelines,
+        _of_purchases,
+    ):
         await sees(at_work)
 
 
@@ -130,7 +140,7 @@ async def _of_timelines(at_work: AtWork) -> None:
     shown[shorter].remove(gone)
     seen = _seen(at_work)
     _told(
-        timeline_checker.faults(shown, at_work.points, seen.held, seen.sent),
+        timeline_checker.faults(shown, at_work.points.deeds, seen.held, seen.sent),
         f"the timeline of {turned} is not in order",
         f"the timeline of {longer} has",
         f"the timeline of {shorter} lacks {(int(gone.kind), gone.id)}",
@@ -142,7 +152,12 @@ async def _of_points(at_work: AtWork) -> None:
     """In each table a row too many, too few or wrong; and deeds of which nobody knows, or nothing is known."""
     seen, work = _seen(at_work), at_work.points
     whole, deeds = copy.deepcopy(seen.kept), list(work.deeds)
-    wanted = [*_in_the_ledger(at_work, seen.kept), *_in_deeds(work, seen.kept), *_in_letters(seen.kept)]
+    wanted = [
+        *_on_orders(at_work, seen.kept),
+        *_in_the_ledger(at_work, seen.kept),
+        *_in_deeds(work, seen.kept),
+        *_in_letters(seen.kept),
+    ]
     wanted += [*_in_rewards(seen.kept), *_in_tiers(seen.kept)]
     account = await rows(
         at_work.stack,
@@ -161,6 +176,97 @@ async def _of_points(at_work: AtWork) -> None:
     own = f"account {account[0]['account_id']}:", f"redemption {redeemed}:", f"{work.customers[0]} is shown"
     _told(await house.of_points(at_work), *wanted, *own)
     seen.kept, work.deeds = whole, deeds
+
+
+async def _of_households(at_work: AtWork) -> None:
+    """Points from nowhere, a transfer with one side, what lapsed and is there, and who came and went unseen."""
+    seen, work = _seen(at_work), at_work.households
+    whole, deeds = copy.deepcopy(seen.pooled), list(work.deeds)
+    wanted = [*_in_transfers(seen.pooled), *_in_what_lapsed(seen.pooled), *_in_who_is_inside(seen.pooled)]
+    gift = next(each for each in work.deeds if each.id and each.rpc == "AdjustPoints")
+    work.deeds.remove(gift)
+    wanted += [f"an entry {(ADJUST,)}"[:-2], "all have"]
+    name = work.family.steady[0][0]
+    lot = await rows(
+        at_work.stack,
+        "update loyalty.lots l set remaining = remaining + 1 "
+        "from (select lot_id from loyalty.lots where tenant_id = %s and remaining < points "
+        "and expires_at is null limit 1) one "
+        "where l.lot_id = one.lot_id returning l.lot_id",
+        work.shop.tenant.id,
+    )
+    await rows(
+        at_work.stack,
+        "update loyalty.accounts set balance = balance + 1 where tenant_id = %s and customer_id = %s "
+        "returning balance",
+        work.shop.tenant.id,
+        UUID(name),
+    )
+    wanted += [f"lot {lot[0]['lot_id']}:", f"{name} is shown"]
+    gone = next(each for each in seen.shown_pooled[name] if each.kind == timeline.TIMELINE_KIND_REPORT)
+    seen.shown_pooled[name].remove(gone)
+    wanted.append(f"the timeline of {name} lacks {(int(gone.kind), gone.id)}")
+    _told(await house.of_households(at_work), *wanted)
+    seen.pooled, work.deeds = whole, deeds
+
+
+def _in_transfers(kept: Kept) -> Iterable[str]:
+    """A transfer that lost its other side, one for nobody, an account below zero, and others' points that stayed."""
+    gone, strange = [row for row in kept.entries if row["kind"] == TRANSFER and row["points"] > 0][:2]
+    kept.entries.remove(gone)
+    yield f"transfer {gone['counterpart_id']} has no other side"
+    yield f"transfers for {gone['source']} come to"
+    yield f"entry {gone['entry_id']} was told and is not there"
+    strange["source"] = "household:nobody"
+    yield f"transfer {strange['entry_id']} is for household:nobody"
+    strange["opening_balance"] = -strange["points"] - 1
+    yield f"account {strange['account_id']} was below zero by entry {strange['entry_id']}"
+    lot = next(row for row in kept.lots if row["pooled"])
+    lot["remaining"] += 1
+    yield f"of others in lot {lot['lot_id']}"
+    yield f"account {lot['account_id']} recounted is"
+
+
+def _in_what_lapsed(kept: Kept) -> Iterable[str]:
+    """A lot that lapsed and is not empty, one that lapsed too early, more than it had, and a lapse untold."""
+    booked = {row["entry_id"]: row for row in kept.entries if row["kind"] == EXPIRE}
+    mine = [row for row in kept.allocations if row["entry_id"] in booked]
+    lots = {row["lot_id"]: row for row in kept.lots}
+    early, more = mine[0], mine[-1]
+    lots[early["lot_id"]]["expires_at"] = None
+    yield f"lot {early['lot_id']} lapsed before its expiry"
+    full = next(row for row in kept.lots if row["expires_at"] is not None)
+    full["remaining"] += 1
+    yield f"lot {full['lot_id']} is past its expiry with"
+    more["points"] -= 1
+    yield f"entry {more['entry_id']} let"
+    untold = next(each for each in kept.sent if each.subject == "customers.points.expired")
+    kept.sent.remove(untold)
+    yield f"of account {untold.headers['ce-subject']}"
+
+
+def _in_who_is_inside(kept: Kept) -> Iterable[str]:
+    """A household untold, a change told twice, a member too many and one in two places."""
+    first, second, third = sorted({each.headers["ce-subject"] for each in kept.sent if _joined(each)})[:3]
+    kept.sent = [each for each in kept.sent if not _joined(each) or each.headers["ce-subject"] != first]
+    yield f"household {first} at"
+    yield f"came into {first} and it was not told"
+    kept.sent.append(
+        next(each for each in kept.sent if _joined(each) and each.headers["ce-subject"] == second)
+    )
+    yield f"household {second} was joined by"
+    yield f"came into {second} more often than asked"
+    row = next(row for row in kept.household_members if str(row["household_id"]) == second)
+    kept.household_members.append({**row, "household_id": UUID(third)})
+    yield f"household {third} has"
+    yield f"{row['customer_id']} is in 2 households"
+    lost = next(row for row in kept.households if str(row["household_id"]) == third)
+    kept.households.append({**lost, "household_id": new_id()})
+    yield f"household {kept.households[-1]['household_id']} was never asked for"
+
+
+def _joined(letter: Letter) -> bool:
+    return letter.subject == "customers.household.joined"
 
 
 def _in_the_ledger(at_work: AtWork, kept: Kept) -> Iterable[str]:
@@ -187,6 +293,29 @@ def _in_the_ledger(at_work: AtWork, kept: Kept) -> Iterable[str]:
     earned[2]["reasons"] = [{**reason, "points": reason["points"] + 1} for reason in earned[2]["reasons"]]
     by_rule = sorted(reason["points"] for reason in earned[2]["reasons"])
     yield f"order {steady[str(earned[2]['order_id'])]} earned {by_rule} by its rules"
+
+
+def _on_orders(at_work: AtWork, kept: Kept) -> Iterable[str]:
+    """More came back of what was spent on an order than was spent, and something of what was spent on none."""
+    held = {order.id: key for key, order in _seen(at_work).held.items()}
+    spent = [
+        row
+        for row in kept.entries
+        if row["kind"] == REDEEM and row["order_id"] is not None and row["hold_id"] is None
+    ]
+    row = spent[-1]
+    returned = {
+        **row,
+        "entry_id": new_id(),
+        "kind": REVERSE,
+        "points": 1 - row["points"],
+        "balance_points": 0,
+    }
+    kept.entries.append({**returned, "reverses_id": row["entry_id"]})
+    yield f"of {-row['points']} spent on order {held[str(row['order_id'])]}"
+    strange = new_id()
+    kept.entries.append({**returned, "entry_id": new_id(), "reverses_id": strange})
+    yield f"{1 - row['points']} came back of {strange}, which was spent on no order"
 
 
 def _net(kept: Kept, of: Row) -> int:

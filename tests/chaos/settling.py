@@ -1,7 +1,8 @@
 """When a stack has nothing left to do, and what may not be left over then."""
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from uuid import UUID
 
 import nats
@@ -141,3 +142,10 @@ async def free_jobs(stack: Stack) -> None:
                 await asyncio.sleep(0.2)
             else:
                 return
+
+
+async def run_timers(stack: Stack, names: Sequence[str]) -> None:
+    """Tasks of loyalty that run every minute are due now, if the database answers."""
+    query = "update loyalty.timers set due_at = now() where name = any(%s) returning name"
+    with suppress(psycopg.OperationalError):
+        await rows(stack, query, list(names))

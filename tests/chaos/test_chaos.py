@@ -1,4 +1,4 @@
-"""kill -9, of everything, while customers, orders, imports and points flow: what was acknowledged is there, once.
+"""kill -9 of all, while customers, orders, imports, points and households flow: what was acknowledged is there, once.
 
 CHAOS_SECONDS makes it longer than one round of kills (`make chaos`).
 """

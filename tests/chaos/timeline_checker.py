@@ -1,7 +1,7 @@
 """What must hold of timelines once it is quiet: all that happened to a customer, once, the newest first."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from libs.envelope import Letter, read
@@ -10,7 +10,8 @@ from regulars.customers.v1 import orders_pb2 as orders
 from regulars.customers.v1 import timeline_pb2 as pb
 from regulars.customers.v1.timeline_pb2_grpc import TimelineServiceStub
 from regulars.loyalty.v1 import events_pb2 as loyalty
-from tests.chaos.points import Points
+from tests.chaos.deeds import Deed
+from tests.customers.shop import Shop
 
 PAGE = 100
 # What is shown of what was told, and by which of its messages it says whose it is.
@@ -34,14 +35,16 @@ SHOWN: dict[str, tuple[Any, str]] = {
     "customers.reward.used": (loyalty.RewardUsed, "redemption"),
     "customers.reward.cancelled": (loyalty.RewardCancelled, "redemption"),
     "customers.reward.expired": (loyalty.RewardExpired, "redemption"),
+    "customers.household.joined": (loyalty.HouseholdJoined, ""),
+    "customers.household.left": (loyalty.HouseholdLeft, ""),
 }
 
 
-async def timelines(work: Points) -> dict[str, list[pb.TimelineEntry]]:
+async def timelines(shop: Shop, customers: Iterable[str]) -> dict[str, list[pb.TimelineEntry]]:
     """The whole timeline of each member, page by page."""
-    stub: Any = work.club.shop.calls(TimelineServiceStub)
+    stub: Any = shop.calls(TimelineServiceStub)
     found: dict[str, list[pb.TimelineEntry]] = {}
-    for customer_id in work.customers:
+    for customer_id in customers:
         entries, token, pages = found.setdefault(customer_id, []), "", 0
         while token or not pages:
             request = pb.ListTimelineRequest(customer_id=customer_id, page_size=PAGE, page_token=token)
@@ -62,7 +65,7 @@ def visited(shown: Mapping[str, Sequence[pb.TimelineEntry]]) -> dict[str, int]:
 
 def faults(
     shown: Mapping[str, Sequence[pb.TimelineEntry]],
-    work: Points,
+    deeds: Iterable[Deed],
     held: Mapping[str, orders.Order],
     sent: Collection[Letter],
 ) -> list[str]:
@@ -70,7 +73,7 @@ def faults(
     wanted: dict[str, Counter[tuple[int, str]]] = defaultdict(Counter)
     for order in held.values():
         wanted[order.customer_id][pb.TIMELINE_KIND_ORDER, order.id] += 1
-    for deed in work.deeds:
+    for deed in deeds:
         if deed.rpc == "RecordActivities":
             wanted[deed.request.items[0].customer_id][pb.TIMELINE_KIND_ACTIVITY, deed.id] += 1
     for letter in sent:

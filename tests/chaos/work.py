@@ -105,7 +105,7 @@ async def posted(call: Awaitable[httpx.Response]) -> dict[str, Any]:
     except httpx.TransportError as error:
         raise Again from error
     if answer.is_success:
-        found: dict[str, Any] = answer.json()
+        found: dict[str, Any] = answer.json() if answer.content else {}
         return found
     if answer.headers.get("content-type") != "application/json":
         raise AssertionError(f"{answer.request.url.path}: {answer.status_code} {answer.text[:200]}")
