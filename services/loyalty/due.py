@@ -22,6 +22,11 @@ async def tenants(runtime: Runtime, subject: str, before: timedelta = timedelta(
         return list(found.scalars())
 
 
+async def everybody(runtime: Runtime) -> list[UUID]:
+    """Ids of all tenants."""
+    return [each.tenant_id for each in await runtime.tenants.all()]
+
+
 def itself(runtime: Runtime, tenant_id: UUID) -> Caller:
     """The service, at work for a tenant."""
     return Caller(tenant_id=tenant_id, subject=runtime.name, kind="service", service=runtime.name)

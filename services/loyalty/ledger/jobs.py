@@ -41,7 +41,7 @@ async def _expire(runtime: Runtime, lane: int) -> None:
 
 async def tell_what_will_lapse(rt: Any) -> None:
     """Tells each member's points that will lapse within the program's notice, each lot once."""
-    await due.for_each(rt, await _all(rt), _tell)
+    await due.for_each(rt, await due.everybody(rt), _tell)
 
 
 async def _tell(runtime: Runtime) -> None:
@@ -53,7 +53,7 @@ async def _tell(runtime: Runtime) -> None:
 
 async def keep_anniversaries(rt: Any) -> None:
     """Gives every tenant's members what is due for another year, once."""
-    await due.for_each(rt, await _all(rt), _keep_anniversaries)
+    await due.for_each(rt, await due.everybody(rt), _keep_anniversaries)
 
 
 async def _keep_anniversaries(runtime: Runtime) -> None:
@@ -68,7 +68,7 @@ async def _keep_anniversaries(runtime: Runtime) -> None:
 
 async def keep_birthdays(rt: Any) -> None:
     """Gives every tenant's members what is due for their birthday, once a year."""
-    await due.for_each(rt, await _all(rt), _keep_birthdays)
+    await due.for_each(rt, await due.everybody(rt), _keep_birthdays)
 
 
 async def _keep_birthdays(runtime: Runtime) -> None:
@@ -99,10 +99,6 @@ async def _ask(runtime: Runtime) -> None:
             await people.know(tx, told)
             await occasions.complete_profiles(tx, wanted)
         more = len(wanted) == ACCOUNTS_AT_ONCE
-
-
-async def _all(runtime: Runtime) -> list[UUID]:
-    return [each.tenant_id for each in await runtime.tenants.all()]
 
 
 PERIODIC = [

@@ -4,7 +4,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from libs.caller import acting_as
 from libs.jobs import KEPT_FOR, Job
 from libs.run.service import Runtime
 from libs.timers import Periodic
@@ -47,13 +46,14 @@ async def override_tiers(rt: Any, job: Job) -> None:
 
 async def forget_lists(rt: Any) -> None:
     """Forgets every tenant's lists whose job is forgotten."""
-    runtime: Runtime = rt
-    for tenant in await runtime.tenants.all():
-        with acting_as(due.itself(runtime, tenant.tenant_id)):
-            gone = 1
-            while gone:
-                async with runtime.db.tx() as tx:
-                    gone = await actions.clean(tx, KEPT_FOR, 10_000)
+    await due.for_each(rt, await due.everybody(rt), _forget_lists)
+
+
+async def _forget_lists(runtime: Runtime) -> None:
+    gone = 1
+    while gone:
+        async with runtime.db.tx() as tx:
+            gone = await actions.clean(tx, KEPT_FOR, 10_000)
 
 
 JOBS = {OVERRIDE: override_tiers}

@@ -5,7 +5,6 @@ from typing import Any
 
 from sqlalchemy import DateTime, bindparam, text
 
-from libs.caller import acting_as
 from libs.db import Tx
 from libs.run.service import Runtime
 from libs.timers import Periodic
@@ -81,14 +80,15 @@ FOLDS = (fold, rewards.fold, cohorts.fold, revenue.fold)
 
 async def fold_days(rt: Any) -> None:
     """Folds what every tenant's members earned, spent and bought."""
-    runtime: Runtime = rt
-    for tenant_id in await due.tenants(runtime, "reports", SETTLED_AFTER):
-        with acting_as(due.itself(runtime, tenant_id)):
-            for each in FOLDS:
-                more = True
-                while more:
-                    async with runtime.db.tx() as tx:
-                        more = await each(tx, tx.now - SETTLED_AFTER, ENTRIES_AT_ONCE)
+    await due.for_each(rt, await due.tenants(rt, "reports", SETTLED_AFTER), _fold_days)
+
+
+async def _fold_days(runtime: Runtime) -> None:
+    for each in FOLDS:
+        more = True
+        while more:
+            async with runtime.db.tx() as tx:
+                more = await each(tx, tx.now - SETTLED_AFTER, ENTRIES_AT_ONCE)
 
 
 PERIODIC = [Periodic("fold days", timedelta(minutes=5), fold_days)]

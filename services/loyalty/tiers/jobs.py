@@ -5,7 +5,6 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-from libs.caller import acting_as
 from libs.jobs import Job
 from libs.run.service import Runtime
 from libs.timers import Periodic
@@ -43,19 +42,20 @@ async def recalculate(rt: Any, job: Job) -> None:
 
 async def judge_due(rt: Any) -> None:
     """Judges every tenant's members whose period, grace or override has ended."""
-    runtime: Runtime = rt
-    for tenant_id in await due.tenants(runtime, "tiers"):
-        with acting_as(due.itself(runtime, tenant_id)):
-            more = True
-            while more:
-                async with runtime.db.tx() as tx:
-                    rows = await queries.due(tx, MEMBERS_AT_ONCE)
-                    of = {
-                        each: programs.program_of(await programs.row(tx, each))
-                        for each in {row.program_id for row in rows}
-                    }
-                    await actions.judge_locked(tx, of, rows)
-                    more = len(rows) == MEMBERS_AT_ONCE
+    await due.for_each(rt, await due.tenants(rt, "tiers"), _judge_due)
+
+
+async def _judge_due(runtime: Runtime) -> None:
+    more = True
+    while more:
+        async with runtime.db.tx() as tx:
+            rows = await queries.due(tx, MEMBERS_AT_ONCE)
+            of = {
+                each: programs.program_of(await programs.row(tx, each))
+                for each in {row.program_id for row in rows}
+            }
+            await actions.judge_locked(tx, of, rows)
+            more = len(rows) == MEMBERS_AT_ONCE
 
 
 JOBS = {RECALCULATE: recalculate}
