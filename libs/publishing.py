@@ -1,7 +1,7 @@
 """Puts events on the stream and tells which of them the stream has acknowledged.
 
 Many events go as one batch that the stream stores whole and acknowledges once (NATS 2.12 and later): a third of the
-work for it, and a fifth for us. A batch with an event that the stream already has is refused whole; so are all batches
+work for it, and a fourth for us. A batch with an event that the stream already has is refused whole; so are all batches
 of a stream that does not allow them. Those events go one by one.
 """
 

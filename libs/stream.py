@@ -77,8 +77,5 @@ async def ensure_stream(
             )
         )
     else:
-        subjects = config.subjects or []
-        if subject not in subjects:
-            subjects = [*subjects, subject]
-        if subjects != config.subjects or not config.allow_atomic:
-            await js.update_stream(config.evolve(subjects=subjects, allow_atomic=True))
+        if subject not in (config.subjects or []):
+            await js.update_stream(config.evolve(subjects=[*(config.subjects or []), subject]))

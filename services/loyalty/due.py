@@ -7,6 +7,7 @@ from uuid import UUID
 
 from sqlalchemy import text
 
+from libs import outages
 from libs.caller import Caller, acting_as
 from libs.run.service import Runtime
 
@@ -37,7 +38,7 @@ async def for_each(
 ) -> None:
     """Does something for each tenant, as the service at work for it. One that fails keeps no other from its turn.
 
-    Raises the last failure, once all had theirs.
+    Raises the last failure, once all had theirs; an outage at once, since it is everybody's.
     """
     failed: Exception | None = None
     for tenant_id in tenant_ids:
@@ -45,6 +46,8 @@ async def for_each(
             with acting_as(itself(runtime, tenant_id)):
                 await act(runtime)
         except Exception as error:  # one of the loops: a tenant's failure is its own
+            if outages.is_passing(error) and not outages.is_conflict(error):
+                raise
             log.warning(
                 "A tenant's run failed",
                 extra={"task": act.__qualname__, "tenant": str(tenant_id), "reason": type(error).__name__},

@@ -322,9 +322,12 @@ async def test_points_that_will_lapse_are_told_once(shop: Shop) -> None:
         "update lots set pending = true, available_at = expires_at where points = 160 and business_id = :business",
         "update memberships set deleted = true where customer_id = :gone and business_id = :business",
     )
-    for each in prepared:
-        values = {"business": shop.id, "gone": gone}
-        await in_ledger(shop, lambda tx, each=each, values=values: tx.execute(text(each), values))  # type: ignore[misc]
+
+    async def prepare(tx: Tx) -> None:
+        for each in prepared:
+            await tx.execute(text(each), {"business": shop.id, "gone": gone})
+
+    await in_ledger(shop, prepare)
     told: dict[UUID, int] = {}
 
     async def notice(tx: Tx) -> None:

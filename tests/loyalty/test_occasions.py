@@ -141,11 +141,15 @@ async def test_what_is_new_pays_for_no_day_before_it(shop: Shop) -> None:
     await celebrate(shop)
     assert (await balance(shop, member)).balance == 0
     before = "interval '4 days' where business_id = :business"
-    for each in (
-        f"update earning_rules set holds_from = holds_from - {before}",
-        f"update tier_configurations set changed_at = changed_at - {before}",
-    ):
-        await in_ledger(shop, lambda tx, each=each: tx.execute(text(each), {"business": shop.id}))  # type: ignore[misc]
+
+    async def age(tx: Tx) -> None:
+        for each in (
+            f"update earning_rules set holds_from = holds_from - {before}",
+            f"update tier_configurations set changed_at = changed_at - {before}",
+        ):
+            await tx.execute(text(each), {"business": shop.id})
+
+    await in_ledger(shop, age)
     await celebrate(shop)
     assert (await balance(shop, member)).balance == 70
 

@@ -1,10 +1,12 @@
 """What is done again and again for the ledger: what holds already is booked, and what will lapse soon is told."""
 
 import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+from libs.db import Tx
 from libs.run.service import Runtime
 from libs.timers import Periodic
 from services.loyalty import due
@@ -12,6 +14,7 @@ from services.loyalty.ledger import anniversaries, expiry, occasions
 from services.loyalty.people import actions as people
 from services.loyalty.people import queries as people_queries
 from services.loyalty.people.peers import facts_of
+from services.loyalty.programs.queries import Program
 
 ACCOUNTS_AT_ONCE = 500
 LOTS_AT_ONCE = 2_000
@@ -57,13 +60,7 @@ async def keep_anniversaries(rt: Any) -> None:
 
 
 async def _keep_anniversaries(runtime: Runtime) -> None:
-    async with runtime.db.read() as tx:
-        found = await anniversaries.celebrating(tx)
-    for program in found:
-        last: UUID | None = UUID(int=0)
-        while last is not None:
-            async with runtime.db.tx() as tx:
-                last = await anniversaries.celebrate(tx, program, last, ACCOUNTS_AT_ONCE)
+    await _celebrate(runtime, anniversaries.celebrating, anniversaries.celebrate)
 
 
 async def keep_birthdays(rt: Any) -> None:
@@ -72,13 +69,22 @@ async def keep_birthdays(rt: Any) -> None:
 
 
 async def _keep_birthdays(runtime: Runtime) -> None:
+    await _celebrate(runtime, occasions.giving, occasions.celebrate)
+
+
+async def _celebrate(
+    runtime: Runtime,
+    giving: Callable[[Tx], Awaitable[Sequence[Program]]],
+    celebrate: Callable[[Tx, Program, UUID, int], Awaitable[UUID | None]],
+) -> None:
+    """Gives in all programs that give something, member after member."""
     async with runtime.db.read() as tx:
-        found = await occasions.giving(tx)
+        found = await giving(tx)
     for program in found:
         last: UUID | None = UUID(int=0)
         while last is not None:
             async with runtime.db.tx() as tx:
-                last = await occasions.celebrate(tx, program, last, ACCOUNTS_AT_ONCE)
+                last = await celebrate(tx, program, last, ACCOUNTS_AT_ONCE)
 
 
 async def ask_for_people(rt: Any) -> None:
